@@ -1,0 +1,37 @@
+"""The one bundle that comes out of the core after a turn; all I/O is done by whoever holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raftkv.consensus.messages import Envelope
+from raftkv.consensus.types import Entry, Index, Mark, Write
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGrant:
+    """Reads registered under ``read_id`` may be answered once ``index`` is applied here (thesis 6.4)."""
+
+    read_id: int
+    index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a turn led to. The holder's contract:
+
+    1. ``messages`` may leave at once.
+    2. ``write`` is made durable; writes complete first in, first out.
+    3. ``promises`` leave only when this Ready's write *and every write before it* is durable. With no write here and
+       none under way, that is at once.
+    4. then ``Node.persisted(mark)`` is called, if there was a write.
+    5. ``committed`` is applied in log order; it need not wait for this node's own disk, since a majority has it.
+    6. ``reads`` are answered once their index is applied.
+    """
+
+    messages: tuple[Envelope, ...]
+    write: Write | None
+    promises: tuple[Envelope, ...]
+    mark: Mark
+    committed: tuple[Entry, ...]
+    reads: tuple[ReadGrant, ...]

@@ -1,0 +1,142 @@
+"""The nouns of the protocol: identifiers, log entries, durable state, membership, limits.
+
+Pure values. Nothing here knows time, disks, sockets or what a command means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NewType
+
+NodeId = NewType("NodeId", str)
+"""A consensus participant's name, unique in its cluster: 1-64 of ``A-Z a-z 0-9 . _ -``."""
+
+GroupId = NewType("GroupId", int)
+"""One replicated log. A cluster has one group (0) until sharding comes; 0 <= group < 2**32."""
+
+Term = NewType("Term", int)
+"""The paper's logical clock (section 5.1); 0 before the first election, never decreases."""
+
+Index = NewType("Index", int)
+"""A position in the log; the first entry has index 1, 0 means "before the log"."""
+
+
+class EntryKind(IntEnum):
+    """What an entry carries. Values are on disk and on the wire: never renumber."""
+
+    NOOP = 0  # opens a leader's term (section 8); no data
+    BATCH = 1  # a batch of one node's commands, opaque to consensus
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One slot of the replicated log; immutable once made.
+
+    ``time_ms`` is *cluster time*: milliseconds that passed while there was a leader, stamped by the leader that
+    made the entry, never decreasing along the log. ``data`` is opaque here.
+    """
+
+    index: Index
+    term: Term
+    kind: EntryKind
+    time_ms: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HardState:
+    """What must be durable before it is promised to anyone (Figure 2, "persistent state")."""
+
+    current_term: Term
+    voted_for: NodeId | None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMeta:
+    """The boundary below which the log is gone: the last entry a snapshot covers. (0, 0) is no snapshot."""
+
+    index: Index
+    term: Term
+
+
+NO_SNAPSHOT = SnapshotMeta(Index(0), Term(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Who votes. ``voters`` is sorted, so that whoever iterates it does so in the same order on every node."""
+
+    voters: tuple[NodeId, ...]
+
+    def __post_init__(self) -> None:
+        if not self.voters or list(self.voters) != sorted(set(self.voters)):
+            raise ValueError("voters must be non-empty, sorted and without duplicates")
+
+    @staticmethod
+    def of(*voters: str) -> Membership:
+        return Membership(tuple(NodeId(v) for v in sorted(set(voters))))
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What one turn must make durable, in this order: ``hard_state`` (if it changed), then ``entries``.
+
+    ``entries`` are consecutive; where the first one's index is not beyond the last durable entry, everything
+    from that index on is replaced (a conflicting suffix was cut, section 5.3).
+    """
+
+    group: GroupId
+    hard_state: HardState | None
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a completed write covers: the term in which it was issued and the last index it made durable.
+
+    NB: the term matters. A late completion from an older term says nothing about what the log holds now
+    (the ABA race: the same indexes may have been overwritten since), and is ignored.
+    """
+
+    term: Term
+    index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The protocol's clocks, in milliseconds of the caller's monotonic time.
+
+    Invariant: ``0 < heartbeat_ms < election_timeout_min_ms < election_timeout_max_ms``.
+    """
+
+    heartbeat_ms: float = 50.0
+    election_timeout_min_ms: float = 300.0
+    election_timeout_max_ms: float = 600.0
+    hunt_step_ms: float = 4.0  # spacing of the first PreVotes after a lost link, and of their repeats
+    commit_notice_ms: float = 2.0  # how long an idle leader waits before telling followers the commit index
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heartbeat_ms < self.election_timeout_min_ms < self.election_timeout_max_ms:
+            raise ValueError(
+                "timings must satisfy 0 < heartbeat < election timeout min < election timeout max, got "
+                f"{self.heartbeat_ms}, {self.election_timeout_min_ms}, {self.election_timeout_max_ms} ms"
+            )
+        if not (self.hunt_step_ms > 0 and self.commit_notice_ms > 0):
+            raise ValueError("hunt_step_ms and commit_notice_ms must be positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds on what the protocol keeps in flight; all positive."""
+
+    max_append_bytes: int = 1 << 20  # entry data in one AppendEntries (one larger entry still goes alone)
+    max_inflight_messages: int = 128  # unacknowledged AppendEntries a follower
+    max_inflight_bytes: int = 16 << 20  # unacknowledged entry data a follower
+    max_uncommitted_bytes: int = 64 << 20  # entry data a leader takes before it refuses proposals
+    max_waiting_reads: int = 100_000  # read requests waiting for a confirmation round
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive")

@@ -1,0 +1,74 @@
+"""The seams between the rooms: what the replica's driver needs (Storage, Transport), and what it offers (Service).
+
+Protocols only. The server plugs in a real disk and real links, the tests and the simulator plug in others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raftkv.consensus.messages import Envelope
+from raftkv.consensus.types import NodeId, Write
+
+
+class Storage(Protocol):
+    """The node's durable state behind a queue. Writes complete first in, first out."""
+
+    def write(self, write: Write, then: Callable[[], None]) -> None:
+        """Queue ``write``; call ``then`` on the caller's thread once it and every write before it is durable.
+
+        Never blocks. After a failure no ``then`` is ever called again: the failure is reported once, and is fatal.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """The links to the peers. Lossy by contract: Raft resends what matters."""
+
+    def send(self, envelopes: Sequence[Envelope]) -> None:
+        """Queue each envelope for its receiver, in order. Never blocks; a full queue or a broken link drops."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """What this node knows of another one. ``status`` is the peer's own last report (see ``Service.status``)."""
+
+    node: NodeId
+    address: str  # host:port of its peer listener
+    connected: bool  # both directions of the link are up
+    client_url: str | None  # as it advertises it; None until its first hello
+    status: Mapping[str, Any] | None
+    status_age_ms: float | None
+
+
+class Service(Protocol):
+    """A node as its clients see it. What the REST handlers are written against."""
+
+    def propose(self, command: bytes, timeout_ms: float) -> Awaitable[Any]:
+        """Replicate an encoded command; the machine's result for it, once applied *on this node*.
+
+        Raises a ``raftkv.errors.RaftkvError`` whose ``outcome`` says whether it may have been applied.
+        """
+        ...
+
+    def barrier(self, timeout_ms: float) -> Awaitable[None]:
+        """Return once this node's machine holds every write acknowledged anywhere before the call (ReadIndex).
+
+        Raises ``raftkv.errors.RaftkvError`` (``not_applied``) when no majority confirmed in time.
+        """
+        ...
+
+    def staleness_ms(self) -> float | None:
+        """How old this node's machine may be: time since it last heard from a leader; None if never."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """This node's own state, as ``GET /v1/status`` shows it (JSON types only)."""
+        ...
+
+    def peers(self) -> Sequence[PeerView]:
+        """The other members, sorted by id."""
+        ...
