@@ -1,7 +1,7 @@
 """Typed errors. Each says what became of the operation, and what it means over HTTP.
 
-Three outcomes, never two: an operation is done, definitely not done (``not_applied``), or ``unknown``: it may have been
-applied, or may be later.
+Three outcomes, never two: an operation is done, definitely not done (``not_applied``), or ``unknown``: it may
+have been applied, or may be later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ class Outcome(StrEnum):
 
 
 class RaftkvError(Exception):
-    """What can go wrong for a client. ``code`` and ``status`` are fixed by the class; ``title`` is its one line."""
+    """What can go wrong for a client. ``code`` and ``status`` are fixed by the class; ``title`` is its one
+    line.
+    """
 
     status = 500
     code = "internal"
@@ -71,7 +73,7 @@ class TooManyRequests(RaftkvError):
 
 
 class NoQuorum(RaftkvError):
-    """No leader was known when the time was up. The outcome says whether the write had left this node before."""
+    """No leader was known when the time was up. The outcome says whether a write had left this node."""
 
     status, code, title = 503, "no_quorum", "No leader, or no majority behind it"
 
@@ -89,8 +91,8 @@ class TimedOut(RaftkvError):
 class StartError(Exception):
     """The node can't start, or can't go on; the message is one line that says why and what to do.
 
-    ``exit_code`` follows sysexits: 65 damaged data, 70 broken invariant, 73 data directory unusable, 74 disk failed,
-    78 configuration.
+    ``exit_code`` follows sysexits: 65 damaged data, 70 broken invariant, 73 data directory unusable, 74 disk
+    failed, 78 configuration.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

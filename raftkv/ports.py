@@ -1,4 +1,5 @@
-"""The seams between the rooms: what the replica's driver needs (Storage, Transport), and what it offers (Service).
+"""The seams between the rooms: what the replica's driver needs (Storage, Transport), and what it offers
+(Service).
 
 Protocols only. The server plugs in a real disk and real links, the tests and the simulator plug in others.
 """
@@ -19,7 +20,8 @@ class Storage(Protocol):
     def write(self, write: Write, then: Callable[[], None]) -> None:
         """Queue ``write``; call ``then`` on the caller's thread once it and every write before it is durable.
 
-        Never blocks. After a failure no ``then`` is ever called again: the failure is reported once, and is fatal.
+        Never blocks. After a failure no ``then`` is ever called again: the failure is reported once, and is
+        fatal.
         """
         ...
 
@@ -28,13 +30,13 @@ class Transport(Protocol):
     """The links to the peers. Lossy by contract: Raft resends what matters."""
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Queue each envelope for its receiver, in order. Never blocks; a full queue or a broken link drops."""
+        """Queue each envelope for its receiver, in order. Never blocks; a full queue or broken link drops."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
-    """What this node knows of another one. ``status`` is the peer's own last report (see ``Service.status``)."""
+    """What this node knows of another one. ``status`` is the peer's own last report."""
 
     node: NodeId
     address: str  # host:port of its peer listener
@@ -55,7 +57,8 @@ class Service(Protocol):
         ...
 
     def barrier(self, timeout_ms: float) -> Awaitable[None]:
-        """Return once this node's machine holds every write acknowledged anywhere before the call (ReadIndex).
+        """Return once this node's machine holds every write acknowledged anywhere before the call
+        (ReadIndex).
 
         Raises ``raftkv.errors.RaftkvError`` (``not_applied``) when no majority confirmed in time.
         """

@@ -1,8 +1,8 @@
 """The RPCs of the protocol: one frozen dataclass each, and the envelope that carries them.
 
-The paper's names. A request and its answer are two one-way messages; no answer is awaited, every message may be
-lost, repeated or late. The sender's term travels in the envelope, so that the term rule (section 5.1) is applied once,
-in ``Node.step``, whatever the message.
+The paper's names. A request and its answer are two one-way messages; no answer is awaited, every message may
+be lost, repeated or late. The sender's term travels in the envelope, so that the term rule (section 5.1) is
+applied once, in ``Node.step``, whatever the message.
 
 Two kinds leave a node at different times (``Ready``): *messages* at once, *promises* only after the disk has
 what they promise. Promises are ``RequestVote``, a granted ``RequestVoteReply`` and ``AppendEntriesReply``.
@@ -64,7 +64,8 @@ class AppendEntriesReply:
 @dataclass(frozen=True, slots=True)
 class AppendEntriesRefusal:
     """My log doesn't have (``prev_log_index``, its term). It may agree up to ``hint_index``, where my term is
-    ``hint_term``: the highest index whose term isn't above the one asked for. Lets a leader skip whole terms."""
+    ``hint_term``: the highest index whose term isn't above the one asked for. Lets a leader skip whole
+    terms."""
 
     prev_log_index: Index
     hint_index: Index
@@ -75,8 +76,8 @@ class AppendEntriesRefusal:
 class Heartbeat:
     """I lead. Kept apart from AppendEntries so that its answer never waits for a disk.
 
-    ``leader_commit`` is capped at what this follower is known to match. ``round`` numbers the confirmations that
-    linearizable reads wait for (thesis 6.4); it only grows within a term.
+    ``leader_commit`` is capped at what this follower is known to match. ``round`` numbers the confirmations
+    that linearizable reads wait for (thesis 6.4); it only grows within a term.
     """
 
     leader_commit: Index

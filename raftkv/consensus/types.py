@@ -33,8 +33,8 @@ class EntryKind(IntEnum):
 class Entry:
     """One slot of the replicated log; immutable once made.
 
-    ``time_ms`` is *cluster time*: milliseconds that passed while there was a leader, stamped by the leader that
-    made the entry, never decreasing along the log. ``data`` is opaque here.
+    ``time_ms`` is *cluster time*: milliseconds that passed while there was a leader, stamped by the leader
+    that made the entry, never decreasing along the log. ``data`` is opaque here.
     """
 
     index: Index
@@ -65,7 +65,7 @@ NO_SNAPSHOT = SnapshotMeta(Index(0), Term(0))
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Who votes. ``voters`` is sorted, so that whoever iterates it does so in the same order on every node."""
+    """Who votes. ``voters`` is sorted, so that iteration has the same order on every node."""
 
     voters: tuple[NodeId, ...]
 
@@ -135,6 +135,7 @@ class Limits:
     max_inflight_bytes: int = 16 << 20  # unacknowledged entry data a follower
     max_uncommitted_bytes: int = 64 << 20  # entry data a leader takes before it refuses proposals
     max_waiting_reads: int = 100_000  # read requests waiting for a confirmation round
+    max_apply_bytes: int = 4 << 20  # entry data handed out to be applied in one turn
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -1,0 +1,89 @@
+"""What every phase of the protocol shares: the "State" box of the paper's Figure 2, and the turn's outbox.
+
+Data and bookkeeping only; no decision is taken here. ``Node`` owns one and hands it to its phases (election,
+replication, reads), which read and change it; nobody else sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from raftkv.consensus.log import Log
+from raftkv.consensus.messages import Envelope, Message
+from raftkv.consensus.ready import ReadGrant
+from raftkv.consensus.roles import Follower, Role
+from raftkv.consensus.types import (
+    GroupId,
+    HardState,
+    Index,
+    Limits,
+    Mark,
+    Membership,
+    NodeId,
+    Term,
+    Timing,
+    Write,
+)
+
+
+@dataclass(slots=True)
+class Core:
+    node_id: NodeId
+    group: GroupId
+    membership: Membership
+    timing: Timing
+    limits: Limits
+    uniform: Callable[[float, float], float]  # a random number between two; the only source of chance
+    log: Log
+    current_term: Term
+    voted_for: NodeId | None
+    now_ms: float  # the caller's monotonic clock at this turn
+    role: Role = field(default_factory=lambda: Follower(None, float("inf")))
+    commit_index: Index = Index(0)
+    contact_ms: float = float("-inf")  # when a leader's word last arrived; tells how stale we may be
+    messages: list[Envelope] = field(default_factory=list)
+    promises: list[Envelope] = field(default_factory=list)
+    grants: list[ReadGrant] = field(default_factory=list)
+    _first_unwritten: Index | None = None
+    _written: HardState = HardState(Term(0), None)
+
+    def __post_init__(self) -> None:
+        self._written = HardState(self.current_term, self.voted_for)
+
+    @property
+    def peers(self) -> tuple[NodeId, ...]:
+        """The other voters, sorted."""
+        return tuple(voter for voter in self.membership.voters if voter != self.node_id)
+
+    def send(self, receiver: NodeId, message: Message) -> None:
+        """A message that may leave at once."""
+        self.messages.append(Envelope(self.group, self.node_id, receiver, self.current_term, message))
+
+    def promise(self, receiver: NodeId, message: Message) -> None:
+        """A message that leaves only when all that this node has decided so far is durable."""
+        self.promises.append(Envelope(self.group, self.node_id, receiver, self.current_term, message))
+
+    def changed_from(self, index: Index) -> None:
+        """Entries from ``index`` on are new, or replace others: this turn's write carries them."""
+        if self._first_unwritten is None or index < self._first_unwritten:
+            self._first_unwritten = index
+
+    def take_write(self) -> tuple[Write | None, Mark]:
+        """What changed since the last turn and must become durable, and the mark of having it so."""
+        hard_state = HardState(self.current_term, self.voted_for)
+        mark = Mark(self.current_term, self.log.last_index)
+        if hard_state == self._written and self._first_unwritten is None:
+            return None, mark
+        entries = (
+            () if self._first_unwritten is None else self.log.slice(self._first_unwritten, max_bytes=1 << 62)
+        )
+        write = Write(self.group, hard_state if hard_state != self._written else None, entries)
+        self._written, self._first_unwritten = hard_state, None
+        return write, mark
+
+    @property
+    def has_write(self) -> bool:
+        return (
+            self._first_unwritten is not None or HardState(self.current_term, self.voted_for) != self._written
+        )

@@ -1,0 +1,357 @@
+"""A consensus participant: inputs in, one ``Ready`` out. All control flow is here; the phases do the work.
+
+The node does no I/O and reads no clock: the caller brings messages and time, and carries out what
+``take_ready`` returns under the contract written there. It is not thread-safe; one turn at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from raftkv.consensus.core import Core
+from raftkv.consensus.election import Election, RaftElection
+from raftkv.consensus.invariants import InvariantBroken
+from raftkv.consensus.log import Log
+from raftkv.consensus.messages import (
+    AppendEntries,
+    AppendEntriesRefusal,
+    AppendEntriesReply,
+    Envelope,
+    Heartbeat,
+    HeartbeatReply,
+    Message,
+    PreVote,
+    PreVoteReply,
+    Propose,
+    ReadIndex,
+    ReadIndexReply,
+    RequestVote,
+    RequestVoteReply,
+)
+from raftkv.consensus.quorum import majority_value
+from raftkv.consensus.reads import Reads
+from raftkv.consensus.ready import ReadGrant, Ready
+from raftkv.consensus.replication import Replication
+from raftkv.consensus.roles import Follower, Leader, ReadRequest, Role
+from raftkv.consensus.types import (
+    Entry,
+    EntryKind,
+    GroupId,
+    HardState,
+    Index,
+    Limits,
+    Mark,
+    Membership,
+    NodeId,
+    Term,
+    Timing,
+)
+
+
+class Node:
+    """One node of one group.
+
+    ``hard_state`` and ``log`` are what was durable when the node last stopped. ``uniform(a, b)`` gives a
+    random number between a and b. ``now_ms`` is any monotonic clock's reading; later ones come by ``tick``.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        membership: Membership,
+        *,
+        uniform: Callable[[float, float], float],
+        now_ms: float,
+        hard_state: HardState = HardState(Term(0), None),
+        log: Log | None = None,
+        group: GroupId = GroupId(0),
+        timing: Timing = Timing(),
+        limits: Limits = Limits(),
+    ) -> None:
+        self._core = Core(
+            node_id=node_id,
+            group=group,
+            membership=membership,
+            timing=timing,
+            limits=limits,
+            uniform=uniform,
+            log=log or Log(),
+            current_term=hard_state.current_term,
+            voted_for=hard_state.voted_for,
+            now_ms=now_ms,
+        )
+        self._core.commit_index = self._core.log.boundary.index
+        self._handed_index = self._core.commit_index  # the last entry given out to be applied
+        self._election: Election = RaftElection(self._core)
+        self._replication = Replication(self._core)
+        self._reads = Reads(self._core, self._replication)
+
+    # -- what can be seen ----------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> NodeId:
+        return self._core.node_id
+
+    @property
+    def membership(self) -> Membership:
+        return self._core.membership
+
+    @property
+    def role(self) -> Role:
+        """The role's own data; to be looked at, not changed."""
+        return self._core.role
+
+    @property
+    def current_term(self) -> Term:
+        return self._core.current_term
+
+    @property
+    def voted_for(self) -> NodeId | None:
+        return self._core.voted_for
+
+    @property
+    def commit_index(self) -> Index:
+        return self._core.commit_index
+
+    @property
+    def log(self) -> Log:
+        """The log in memory; to be looked at, not changed."""
+        return self._core.log
+
+    @property
+    def leader(self) -> NodeId | None:
+        """Who leads, as far as this node knows."""
+        role = self._core.role
+        if isinstance(role, Leader):
+            return self._core.node_id
+        return role.leader if isinstance(role, Follower) else None
+
+    @property
+    def due_ms(self) -> float:
+        """When ``tick`` must be called at the latest."""
+        role = self._core.role
+        if isinstance(role, Leader):
+            return min(role.heartbeat_due_ms, role.notice_due_ms)
+        return role.election_due_ms
+
+    @property
+    def contact_ms(self) -> float:
+        """When this node last knew to be in touch with the cluster's leader, or with a majority as its
+        leader.
+        """
+        role = self._core.role
+        if not isinstance(role, Leader):
+            return self._core.contact_ms
+        return majority_value([self._core.now_ms, *(each.heard_ms for each in role.progress.values())])
+
+    @property
+    def has_more(self) -> bool:
+        """Whether committed entries wait that the last ``Ready`` had no room for."""
+        return self._handed_index < self._core.commit_index
+
+    # -- inputs --------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: float) -> None:
+        """Time has passed. Heartbeats, elections and CheckQuorum happen when they are due, however late this
+        comes.
+        """
+        core = self._core
+        core.now_ms = max(core.now_ms, now_ms)
+        if core.now_ms < self.due_ms:
+            return
+        if not isinstance(core.role, Leader):
+            self._election.tick()
+        elif self._replication.has_quorum(core.role):
+            self._replication.tick(core.role)
+        else:
+            self._election.follow(core.current_term, None)
+
+    def propose(self, batches: Sequence[bytes]) -> bool:
+        """Ask for ``batches`` to be appended, here or by the leader we know.
+
+        Returns False, and does nothing, without a leader or when too much waits to be committed. True
+        promises nothing: the batches are decided when they come back as committed entries; until then they
+        may be lost.
+        """
+        core = self._core
+        if isinstance(core.role, Leader):
+            if core.role.uncommitted_bytes > core.limits.max_uncommitted_bytes:
+                return False
+            for batch in batches:
+                self._replication.append(core.role, EntryKind.BATCH, batch)
+            return True
+        leader = self.leader
+        if leader is None:
+            return False
+        core.send(leader, Propose(tuple(batches)))
+        return True
+
+    def read(self, read_id: int) -> bool:
+        """Ask up to where to apply before answering reads that arrived before now; a ``ReadGrant`` may
+        follow.
+
+        ``read_id`` must be new in this node's whole life, restarts included (R3). Returns False without a
+        leader. True promises nothing: ask again under another id if the leader changes or no grant comes.
+        """
+        core = self._core
+        if isinstance(core.role, Leader):
+            return self._reads.register(core.role, ReadRequest(None, read_id))
+        leader = self.leader
+        if leader is None:
+            return False
+        core.send(leader, ReadIndex(read_id))
+        return True
+
+    def peer_lost(self, peer: NodeId) -> None:
+        """The link to or from ``peer`` broke. A hint: what was in flight may be lost, and it may be dead."""
+        role = self._core.role
+        if isinstance(role, Leader) and peer in role.progress:
+            progress = role.progress[peer]
+            progress.become_probe(Index(progress.match_index + 1))
+        elif isinstance(role, Follower) and role.leader == peer:
+            self._election.leader_lost()
+
+    def persisted(self, mark: Mark) -> None:
+        """The write with ``mark`` is durable. One of an older term says nothing about now (the ABA race)."""
+        core = self._core
+        if mark.term != core.current_term:
+            return
+        if isinstance(core.role, Leader):
+            core.role.durable_index = max(core.role.durable_index, mark.index)
+            self._replication.maybe_commit(core.role)
+        elif self._election.own_vote_durable():
+            self._begin_term()
+
+    def step(self, envelope: Envelope) -> None:
+        """Take in a message. Strangers' are dropped; the term rule of section 5.1 is applied here, once."""
+        core = self._core
+        sender, term, message = envelope.sender, envelope.term, envelope.message
+        if envelope.group != core.group or envelope.receiver != core.node_id or sender not in core.peers:
+            return
+        if isinstance(message, PreVote | RequestVote) and self._is_loyal():
+            # Deposing a leader that we hear would only disturb; not even the term is taken (thesis 4.2.3).
+            if isinstance(message, PreVote):
+                self._election.refuse_pre_vote(sender, message)
+            return
+        if term > core.current_term:
+            self._election.follow(term, None)
+        if term < core.current_term:
+            self._answer_stale(sender, message)
+            return
+        self._dispatch(sender, message)
+
+    def take_ready(self) -> Ready:
+        """End the turn: everything that it led to. See ``Ready`` for what the caller must do."""
+        core = self._core
+        if isinstance(core.role, Leader):
+            self._reads.pump(core.role)
+            self._replication.pump(core.role)
+        write, mark = core.take_write()
+        # NB: a promise of a term that ended within this turn is void; what it covered may be cut already.
+        promises = tuple(each for each in core.promises if each.term == core.current_term)
+        committed: tuple[Entry, ...] = ()
+        if self._handed_index < core.commit_index:
+            committed = core.log.slice(
+                Index(self._handed_index + 1), core.limits.max_apply_bytes, core.commit_index
+            )
+            self._handed_index = committed[-1].index
+        ready = Ready(tuple(core.messages), write, promises, mark, committed, tuple(core.grants))
+        core.messages, core.promises, core.grants = [], [], []
+        return ready
+
+    # -- the rest ------------------------------------------------------------------------------------------
+
+    def _begin_term(self) -> None:
+        """We have just won: open the term with a no-op, whose commit decides all that came before (section
+        8).
+        """
+        role = self._core.role
+        assert isinstance(role, Leader)
+        self._replication.append(role, EntryKind.NOOP, b"")
+        self._replication.tick(role)
+
+    def _is_loyal(self) -> bool:
+        """Whether this node leads with a majority, or has heard its leader within the minimum election
+        timeout.
+        """
+        role = self._core.role
+        if isinstance(role, Leader):
+            return self._replication.has_quorum(role)
+        return isinstance(role, Follower) and self._core.now_ms < role.lease_until_ms
+
+    def _answer_stale(self, sender: NodeId, message: Message) -> None:
+        """A message from an older term: tell requesters that it is over, ignore answers (E5)."""
+        core = self._core
+        match message:
+            case PreVote():
+                self._election.refuse_pre_vote(sender, message)
+            case RequestVote():
+                core.send(sender, RequestVoteReply(granted=False))
+            case AppendEntries() | Heartbeat():
+                core.send(sender, HeartbeatReply(0))  # only its envelope's term matters
+            case _:
+                pass
+
+    def _dispatch(self, sender: NodeId, message: Message) -> None:
+        role = self._core.role
+        match message:
+            case AppendEntries() | Heartbeat():
+                self._on_leader(sender, message)
+            case AppendEntriesReply() | AppendEntriesRefusal() | HeartbeatReply() | ReadIndex() | Propose():
+                if isinstance(role, Leader):
+                    self._on_follower(role, sender, message)
+            case PreVote():
+                self._election.on_pre_vote(sender, message)
+            case PreVoteReply():
+                self._election.on_pre_vote_reply(sender, message)
+            case RequestVote():
+                self._election.on_request_vote(sender, message)
+            case RequestVoteReply():
+                if self._election.on_request_vote_reply(sender, message):
+                    self._begin_term()
+            case ReadIndexReply():
+                self._core.grants.append(ReadGrant(message.context, message.index))
+            case _:
+                assert_never(message)
+
+    def _on_leader(self, sender: NodeId, message: AppendEntries | Heartbeat) -> None:
+        """The leader of our term spoke."""
+        core = self._core
+        if isinstance(core.role, Leader):
+            raise InvariantBroken(f"both {sender} and {core.node_id} lead term {core.current_term}")
+        follower = self._election.hear_leader(sender)
+        if isinstance(message, AppendEntries):
+            self._replication.on_append(sender, message)
+        else:
+            self._replication.on_heartbeat(follower, sender, message)
+
+    def _on_follower(
+        self,
+        leader: Leader,
+        sender: NodeId,
+        message: AppendEntriesReply | AppendEntriesRefusal | HeartbeatReply | ReadIndex | Propose,
+    ) -> None:
+        """A follower of our term answered, or asks."""
+        leader.progress[sender].heard_ms = self._core.now_ms
+        match message:
+            case AppendEntriesReply():
+                self._replication.on_reply(leader, sender, message)
+            case AppendEntriesRefusal():
+                self._replication.on_refusal(leader, sender, message)
+            case HeartbeatReply():
+                self._replication.on_heartbeat_reply(leader, sender, message)
+                self._reads.confirm(leader)
+            case ReadIndex():
+                self._reads.register(leader, ReadRequest(sender, message.context))
+            case Propose():
+                self._append_forwarded(leader, sender, message)
+            case _:
+                assert_never(message)
+
+    def _append_forwarded(self, leader: Leader, sender: NodeId, message: Propose) -> None:
+        if leader.uncommitted_bytes > self._core.limits.max_uncommitted_bytes:
+            return  # its node asks again
+        for batch in message.batches:
+            index = self._replication.append(leader, EntryKind.BATCH, batch)
+            leader.forwarded.append((index, sender))

@@ -1,0 +1,178 @@
+"""How the log gets from the leader to the rest, and when it is committed (sections 5.3, 5.4.2; thesis 10.2).
+
+Rules that others broke, kept here: an answer names what its request covered; a stale answer moves nothing
+back; only entries of the own term are committed by counting; the leader counts itself when its own disk has
+the entry.
+"""
+
+from __future__ import annotations
+
+from raftkv.consensus.core import Core
+from raftkv.consensus.invariants import InvariantBroken
+from raftkv.consensus.messages import (
+    AppendEntries,
+    AppendEntriesRefusal,
+    AppendEntriesReply,
+    Heartbeat,
+    HeartbeatReply,
+)
+from raftkv.consensus.progress import Mode, Progress
+from raftkv.consensus.quorum import majority_value
+from raftkv.consensus.roles import Follower, Leader
+from raftkv.consensus.types import Entry, EntryKind, Index, NodeId
+
+
+class Replication:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    # -- the leader ----------------------------------------------------------------------------------------
+
+    def append(self, leader: Leader, kind: EntryKind, data: bytes) -> Index:
+        """Add an entry of this term to our log, stamped with cluster time; ``pump`` sends it."""
+        core = self._core
+        time_ms = leader.time_base_ms + int(core.now_ms - leader.since_ms)
+        entry = Entry(Index(core.log.last_index + 1), core.current_term, kind, time_ms, data)
+        core.log.append(entry)
+        core.changed_from(entry.index)
+        leader.uncommitted_bytes += len(data)
+        return entry.index
+
+    def pump(self, leader: Leader) -> None:
+        """At a turn's end, send each follower what it has room for; all that a turn appended leaves together."""
+        for peer, progress in leader.progress.items():
+            self._send_entries(peer, progress)
+            if progress.commit_sent < progress.commit_wanted:
+                self._tell_commit(leader, peer, progress)
+
+    def _send_entries(self, peer: NodeId, progress: Progress) -> None:
+        core, limits = self._core, self._core.limits
+        while progress.has_room(limits.max_inflight_messages, limits.max_inflight_bytes):
+            if progress.next_index > core.log.last_index and progress.mode is Mode.REPLICATE:
+                return
+            self._send_append(peer, progress, core.log.slice(progress.next_index, limits.max_append_bytes))
+
+    def _send_append(self, peer: NodeId, progress: Progress, entries: tuple[Entry, ...]) -> None:
+        core = self._core
+        prev = Index(progress.next_index - 1)
+        prev_term = core.log.term_at(prev)
+        if prev_term is None:
+            raise InvariantBroken(f"next_index {progress.next_index} of {peer} is beyond the log")
+        core.send(peer, AppendEntries(prev, prev_term, entries, core.commit_index))
+        progress.sent(entries)
+        if progress.mode is Mode.REPLICATE:
+            progress.commit_sent = core.commit_index
+
+    def _tell_commit(self, leader: Leader, peer: NodeId, progress: Progress) -> None:
+        """Tell a follower how far it may apply, no further than it is known to hold our log."""
+        commit = min(self._core.commit_index, progress.match_index)
+        if commit > progress.commit_sent:
+            self.send_heartbeat(leader, peer, progress)
+
+    def send_heartbeat(self, leader: Leader, peer: NodeId, progress: Progress) -> None:
+        commit = min(self._core.commit_index, progress.match_index)
+        self._core.send(peer, Heartbeat(commit, leader.round))
+        progress.commit_sent = max(progress.commit_sent, commit)
+
+    def new_round(self, leader: Leader) -> None:
+        """A heartbeat to everyone under a new number, so that its answers confirm what was asked before it."""
+        leader.round += 1
+        for peer, progress in leader.progress.items():
+            self.send_heartbeat(leader, peer, progress)
+
+    def tick(self, leader: Leader) -> None:
+        core = self._core
+        if core.now_ms >= leader.notice_due_ms:
+            leader.notice_due_ms = float("inf")
+            for peer, progress in leader.progress.items():
+                self._tell_commit(leader, peer, progress)
+        if core.now_ms >= leader.heartbeat_due_ms:
+            leader.heartbeat_due_ms = core.now_ms + core.timing.heartbeat_ms
+            self.new_round(leader)
+            for peer, progress in leader.progress.items():
+                # Something was lost, or the peer is slow: an empty AppendEntries finds out which. If entries
+                # are missing there, its refusal leads back to a probe.
+                if progress.stalled():
+                    self._send_append(peer, progress, ())
+
+    def has_quorum(self, leader: Leader) -> bool:
+        """CheckQuorum: whether a majority has been heard within an election timeout (thesis 6.2)."""
+        core = self._core
+        heard = majority_value([core.now_ms, *(each.heard_ms for each in leader.progress.values())])
+        return core.now_ms - heard <= core.timing.election_timeout_min_ms
+
+    def on_reply(self, leader: Leader, sender: NodeId, reply: AppendEntriesReply) -> None:
+        progress = leader.progress[sender]
+        if reply.match_index > self._core.log.last_index:
+            raise InvariantBroken(f"{sender} acknowledged entry {reply.match_index}, which was never sent")
+        if progress.acknowledged(reply.match_index):
+            self.maybe_commit(leader)
+
+    def on_refusal(self, leader: Leader, sender: NodeId, refusal: AppendEntriesRefusal) -> None:
+        """The logs differ at what we took for granted: go back, whole terms at a time, and probe."""
+        progress, log = leader.progress[sender], self._core.log
+        probing = progress.mode is Mode.PROBE
+        stale = refusal.prev_log_index <= progress.match_index or (
+            probing and refusal.prev_log_index != progress.next_index - 1
+        )
+        if stale:
+            return
+        hint = log.last_at_or_below(refusal.hint_index, refusal.hint_term)
+        progress.become_probe(Index(min(hint + 1, refusal.prev_log_index)))
+
+    def on_heartbeat_reply(self, leader: Leader, sender: NodeId, reply: HeartbeatReply) -> None:
+        progress = leader.progress[sender]
+        progress.acked_round = max(progress.acked_round, min(reply.round, leader.round))
+
+    def maybe_commit(self, leader: Leader) -> bool:
+        """Commit what a majority has on disk, if it is of this term (5.4.2, Figure 8); all before it goes
+        along.
+        """
+        core = self._core
+        matched = majority_value(
+            [leader.durable_index, *(each.match_index for each in leader.progress.values())]
+        )
+        if matched <= core.commit_index or core.log.term_at(matched) != core.current_term:
+            return False
+        for entry in core.log.slice(Index(core.commit_index + 1), 1 << 62, matched):
+            if entry.term == core.current_term:
+                leader.uncommitted_bytes -= len(entry.data)
+        core.commit_index = matched
+        leader.notice_due_ms = core.now_ms + core.timing.commit_notice_ms
+        while leader.forwarded and leader.forwarded[0][0] <= matched:
+            index, asker = leader.forwarded.popleft()
+            leader.progress[asker].commit_wanted = index
+        return True
+
+    # -- the follower --------------------------------------------------------------------------------------
+
+    def on_append(self, sender: NodeId, request: AppendEntries) -> None:
+        """AppendEntries receiver, Figure 2 rules 2-5."""
+        core = self._core
+        log = core.log
+        if not log.matches(request.prev_log_index, request.prev_log_term):
+            hint = log.last_at_or_below(request.prev_log_index, request.prev_log_term)
+            hint_term = log.term_at(hint)
+            assert hint_term is not None
+            core.send(sender, AppendEntriesRefusal(request.prev_log_index, hint, hint_term))
+            return
+        new = log.splice(request.entries, core.commit_index)
+        if new:
+            core.changed_from(new[0].index)
+        covered = Index(request.prev_log_index + len(request.entries))
+        core.promise(sender, AppendEntriesReply(covered))
+        # NB: no further than what this request vouches for; our tail beyond it may be another leader's (L3).
+        core.commit_index = max(core.commit_index, min(request.leader_commit, covered))
+
+    def on_heartbeat(self, follower: Follower, sender: NodeId, heartbeat: Heartbeat) -> None:
+        core = self._core
+        if heartbeat.leader_commit > core.log.last_index:
+            raise InvariantBroken(
+                f"{sender} says that this node acknowledged entry {heartbeat.leader_commit}, but its log ends "
+                f"at {core.log.last_index}: its data directory was lost or replaced"
+            )
+        core.commit_index = max(core.commit_index, heartbeat.leader_commit)
+        # A repeated round is a commit notice: answering it would tell the leader nothing.
+        if heartbeat.round > follower.answered_round:
+            follower.answered_round = heartbeat.round
+            core.send(sender, HeartbeatReply(heartbeat.round))

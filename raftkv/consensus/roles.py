@@ -1,0 +1,68 @@
+"""The roles as data. What only a role has lives in its value, so that nobody can hold a stale copy of it:
+a follower has no progress to be wrong about, and a leader that steps down forgets its reads with its role."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from raftkv.consensus.progress import Progress
+from raftkv.consensus.types import Index, NodeId
+
+
+@dataclass(slots=True)
+class Follower:
+    leader: NodeId | None  # None until heard, or after the link to it broke
+    election_due_ms: float
+    lease_until_ms: float = float("-inf")  # until then it refuses to help depose the leader (thesis 4.2.3)
+    answered_round: int = 0  # the highest heartbeat round answered in this term
+
+
+@dataclass(slots=True)
+class PreCandidate:
+    election_due_ms: float  # when to ask again
+    votes: dict[NodeId, bool]
+
+
+@dataclass(slots=True)
+class Candidate:
+    election_due_ms: float
+    votes: dict[NodeId, bool]  # its own is added when it is durable, not before
+
+
+@dataclass(slots=True)
+class ReadRequest:
+    """Reads that wait for a confirmation of leadership: our own (``asker`` None) or a follower's."""
+
+    asker: NodeId | None
+    read_id: int
+
+
+@dataclass(slots=True)
+class ReadRound:
+    """One round of heartbeats that confirms all of ``requests`` at once; ``index`` is what they must see."""
+
+    round: int
+    index: Index
+    requests: list[ReadRequest]
+
+
+@dataclass(slots=True)
+class Leader:
+    progress: dict[NodeId, Progress]  # the other voters, sorted
+    term_start: Index  # the index of this term's no-op: nothing is decided here before it commits
+    heartbeat_due_ms: float
+    since_ms: float
+    time_base_ms: int  # cluster time at ``since_ms``
+    durable_index: Index = Index(0)  # own log on own disk; the leader's count of itself
+    uncommitted_bytes: int = 0
+    notice_due_ms: float = float("inf")  # when idle followers are told a new commit index
+    round: int = 0  # heartbeat rounds so far in this term
+    reads_waiting: list[ReadRequest] = field(default_factory=list)
+    reads_open: ReadRound | None = None
+    forwarded: deque[tuple[Index, NodeId]] = field(
+        default_factory=deque
+    )  # entries whose asker waits for the commit
+
+
+Role = Follower | PreCandidate | Candidate | Leader
