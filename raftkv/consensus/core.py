@@ -41,7 +41,7 @@ class Core:
     now_ms: float  # the caller's monotonic clock at this turn
     role: Role = field(default_factory=lambda: Follower(None, float("inf")))
     commit_index: Index = Index(0)
-    contact_ms: float = float("-inf")  # when a leader's word last arrived; tells how stale we may be
+    fresh_ms: float = float("-inf")  # when we last knew all that a leader had committed
     messages: list[Envelope] = field(default_factory=list)
     promises: list[Envelope] = field(default_factory=list)
     grants: list[ReadGrant] = field(default_factory=list)

@@ -71,7 +71,6 @@ class RaftElection:
         role.leader = leader
         role.election_due_ms = self._timeout()
         role.lease_until_ms = core.now_ms + core.timing.election_timeout_min_ms
-        core.contact_ms = core.now_ms
         self._hunting_until_ms = float("-inf")
         return role
 

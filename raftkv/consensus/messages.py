@@ -76,11 +76,14 @@ class AppendEntriesRefusal:
 class Heartbeat:
     """I lead. Kept apart from AppendEntries so that its answer never waits for a disk.
 
-    ``leader_commit`` is capped at what this follower is known to match. ``round`` numbers the confirmations
-    that linearizable reads wait for (thesis 6.4); it only grows within a term.
+    The follower commits up to ``min(leader_commit, match_index)``: beyond ``match_index``, what it is known
+    to share with us, its log may be another leader's. ``leader_commit`` itself tells it how far behind it is.
+    ``round`` numbers the confirmations that linearizable reads wait for (thesis 6.4); it only grows within a
+    term.
     """
 
     leader_commit: Index
+    match_index: Index
     round: int
 
 

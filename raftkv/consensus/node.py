@@ -136,13 +136,17 @@ class Node:
         return role.election_due_ms
 
     @property
-    def contact_ms(self) -> float:
-        """When this node last knew to be in touch with the cluster's leader, or with a majority as its
-        leader.
+    def fresh_ms(self) -> float:
+        """When this node last held all that was committed, as far as its leader knew; -inf: never since it
+        started.
+
+        As leader: since when a majority has been in touch, for who else leads must have asked one of those.
         """
         role = self._core.role
         if not isinstance(role, Leader):
-            return self._core.contact_ms
+            return self._core.fresh_ms
+        if self._core.commit_index < role.term_start:
+            return float("-inf")
         return majority_value([self._core.now_ms, *(each.heard_ms for each in role.progress.values())])
 
     @property

@@ -39,7 +39,7 @@ class Replication:
         return entry.index
 
     def pump(self, leader: Leader) -> None:
-        """At a turn's end, send each follower what it has room for; all that a turn appended leaves together."""
+        """At a turn's end, send each follower what it has room for: one batch a turn."""
         for peer, progress in leader.progress.items():
             self._send_entries(peer, progress)
             if progress.commit_sent < progress.commit_wanted:
@@ -70,12 +70,12 @@ class Replication:
             self.send_heartbeat(leader, peer, progress)
 
     def send_heartbeat(self, leader: Leader, peer: NodeId, progress: Progress) -> None:
-        commit = min(self._core.commit_index, progress.match_index)
-        self._core.send(peer, Heartbeat(commit, leader.round))
-        progress.commit_sent = max(progress.commit_sent, commit)
+        commit = self._core.commit_index
+        self._core.send(peer, Heartbeat(commit, progress.match_index, leader.round))
+        progress.commit_sent = max(progress.commit_sent, min(commit, progress.match_index))
 
     def new_round(self, leader: Leader) -> None:
-        """A heartbeat to everyone under a new number, so that its answers confirm what was asked before it."""
+        """A heartbeat to everyone under a new number, whose answers confirm what was asked before."""
         leader.round += 1
         for peer, progress in leader.progress.items():
             self.send_heartbeat(leader, peer, progress)
@@ -163,16 +163,23 @@ class Replication:
         core.promise(sender, AppendEntriesReply(covered))
         # NB: no further than what this request vouches for; our tail beyond it may be another leader's (L3).
         core.commit_index = max(core.commit_index, min(request.leader_commit, covered))
+        self._note_freshness(request.leader_commit)
 
     def on_heartbeat(self, follower: Follower, sender: NodeId, heartbeat: Heartbeat) -> None:
         core = self._core
-        if heartbeat.leader_commit > core.log.last_index:
+        if heartbeat.match_index > core.log.last_index:
             raise InvariantBroken(
-                f"{sender} says that this node acknowledged entry {heartbeat.leader_commit}, but its log ends "
-                f"at {core.log.last_index}: its data directory was lost or replaced"
+                f"{sender} says that this node acknowledged entry {heartbeat.match_index}, but its log "
+                f"ends at {core.log.last_index}: its data directory was lost or replaced"
             )
-        core.commit_index = max(core.commit_index, heartbeat.leader_commit)
+        core.commit_index = max(core.commit_index, min(heartbeat.leader_commit, heartbeat.match_index))
+        self._note_freshness(heartbeat.leader_commit)
         # A repeated round is a commit notice: answering it would tell the leader nothing.
         if heartbeat.round > follower.answered_round:
             follower.answered_round = heartbeat.round
             core.send(sender, HeartbeatReply(heartbeat.round))
+
+    def _note_freshness(self, leader_commit: Index) -> None:
+        """Remember when we last knew all that our leader had committed: so old may a stale read be at most."""
+        if self._core.commit_index >= leader_commit:
+            self._core.fresh_ms = self._core.now_ms
