@@ -29,7 +29,6 @@ from raftkv.consensus.messages import (
     RequestVote,
     RequestVoteReply,
 )
-from raftkv.consensus.quorum import majority_value
 from raftkv.consensus.reads import Reads
 from raftkv.consensus.ready import ReadGrant, Ready
 from raftkv.consensus.replication import Replication
@@ -137,17 +136,8 @@ class Node:
 
     @property
     def fresh_ms(self) -> float:
-        """When this node last held all that was committed, as far as its leader knew; -inf: never since it
-        started.
-
-        As leader: since when a majority has been in touch, for who else leads must have asked one of those.
-        """
-        role = self._core.role
-        if not isinstance(role, Leader):
-            return self._core.fresh_ms
-        if self._core.commit_index < role.term_start:
-            return float("-inf")
-        return majority_value([self._core.now_ms, *(each.heard_ms for each in role.progress.values())])
+        """When this node last held all that was committed, as far as its leader knew; -inf: never since it started."""
+        return self._core.fresh_ms
 
     @property
     def has_more(self) -> bool:

@@ -89,6 +89,8 @@ class Replication:
         if core.now_ms >= leader.heartbeat_due_ms:
             leader.heartbeat_due_ms = core.now_ms + core.timing.heartbeat_ms
             self.new_round(leader)
+            if core.commit_index >= leader.term_start:
+                core.fresh_ms = self._majority_heard_ms(leader)
             for peer, progress in leader.progress.items():
                 # Something was lost, or the peer is slow: an empty AppendEntries finds out which. If entries
                 # are missing there, its refusal leads back to a probe.
@@ -98,8 +100,11 @@ class Replication:
     def has_quorum(self, leader: Leader) -> bool:
         """CheckQuorum: whether a majority has been heard within an election timeout (thesis 6.2)."""
         core = self._core
-        heard = majority_value([core.now_ms, *(each.heard_ms for each in leader.progress.values())])
-        return core.now_ms - heard <= core.timing.election_timeout_min_ms
+        return core.now_ms - self._majority_heard_ms(leader) <= core.timing.election_timeout_min_ms
+
+    def _majority_heard_ms(self, leader: Leader) -> float:
+        """Since when a majority is known to follow us. Whoever replaces us must have asked one of those later."""
+        return majority_value([self._core.now_ms, *(each.heard_ms for each in leader.progress.values())])
 
     def on_reply(self, leader: Leader, sender: NodeId, reply: AppendEntriesReply) -> None:
         progress = leader.progress[sender]
@@ -180,6 +185,6 @@ class Replication:
             core.send(sender, HeartbeatReply(heartbeat.round))
 
     def _note_freshness(self, leader_commit: Index) -> None:
-        """Remember when we last knew all that our leader had committed: so old may a stale read be at most."""
+        """Remember when we last held all that our leader had committed: stale reads are no older."""
         if self._core.commit_index >= leader_commit:
             self._core.fresh_ms = self._core.now_ms
