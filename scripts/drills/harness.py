@@ -1,12 +1,14 @@
-"""A cluster of real processes for the drills (bench, failover, crash_all): start, watch, kill -9, start again.
+"""A cluster of real processes for the drills (bench, failover, crash_all): start, watch, kill, start again.
 
-Every node is one ``raftkv serve`` with its own data directory on a real disk and a log file beside it. The drills judge the
-server from outside: nothing here imports raftkv, it knows the command line and the REST interface only.
+Every node is one ``raftkv serve`` with its own data directory on a real disk and a log file beside it. The
+drills judge the server from outside: nothing here imports raftkv, it knows the command line and the REST
+interface only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import signal
 import socket
@@ -28,6 +30,7 @@ START_DEADLINE_S = 30.0
 CAUGHT_UP_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 15.0
 PAGE_KEYS = 1_000
+PORTS = (20_000, 32_000)
 # On tmpfs an fsync costs nothing: what is measured there is not what is promised.
 MEMORY_FILESYSTEMS = frozenset({"tmpfs", "ramfs"})
 
@@ -139,7 +142,7 @@ class Cluster:
         return time.perf_counter() - started
 
     async def until(self, condition: Callable[[], Any], what: str, deadline_s: float) -> None:
-        """Poll an async condition; a node that died meanwhile, or the deadline, ends the drill with its log."""
+        """Poll an async condition; a node's own death, or the deadline, ends the drill with its log."""
         deadline = time.monotonic() + deadline_s
         expected = [node for node in self.nodes if node.alive]
         while not await condition():
@@ -157,7 +160,9 @@ class Cluster:
         cursor = ""
         while True:
             url = f"{node.url}/v1/kv?prefix={quote(prefix, safe='')}&limit={PAGE_KEYS}&timeout=20s"
-            async with self.session.get(url + (f"&cursor={quote(cursor, safe='')}" if cursor else "")) as reply:
+            async with self.session.get(
+                url + (f"&cursor={quote(cursor, safe='')}" if cursor else "")
+            ) as reply:
                 page: dict[str, Any] = await reply.json(content_type=None)
                 if reply.status != 200:
                     raise DrillError(f"listing {prefix!r} through {node.name}: {reply.status} {page}")
@@ -171,8 +176,8 @@ class Cluster:
 async def running_cluster(directory: Path | None = None, size: int = 3) -> AsyncIterator[Cluster]:
     """A started cluster with a leader; stopped, and its data removed, on the way out.
 
-    ``directory`` is where the temporary data directory is made; default: the system's place for temporary files that
-    outlive a restart, which is on a disk where ``/tmp`` often is in memory.
+    ``directory`` is where the temporary data directory is made; default: the system's place for temporary
+    files that outlive a restart, which is on a disk where ``/tmp`` often is in memory.
     """
     parent = directory or next((p for p in (Path("/var/tmp"),) if p.is_dir()), Path(tempfile.gettempdir()))
     root = Path(tempfile.mkdtemp(prefix="raftkv-drill-", dir=parent))
@@ -216,15 +221,23 @@ def make_nodes(root: Path, size: int) -> Iterable[NodeProcess]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now; all are held until the last is found, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for held in sockets:
-            held.bind(("127.0.0.1", 0))
-        return [held.getsockname()[1] for held in sockets]
-    finally:
-        for held in sockets:
-            held.close()
+    """Ports nobody listens on now, below the range the system hands out for outgoing connections.
+
+    NB: a port of that range would do until a node is killed: then a client's connection may take it before
+    the node is back.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found
 
 
 def filesystem(path: Path) -> str:
