@@ -136,7 +136,9 @@ class Node:
 
     @property
     def fresh_ms(self) -> float:
-        """When this node last held all that was committed, as far as its leader knew; -inf: never since it started."""
+        """When this node last held all that was committed, as far as its leader knew; -inf: never since it
+        started.
+        """
         return self._core.fresh_ms
 
     @property

@@ -103,7 +103,9 @@ class Replication:
         return core.now_ms - self._majority_heard_ms(leader) <= core.timing.election_timeout_min_ms
 
     def _majority_heard_ms(self, leader: Leader) -> float:
-        """Since when a majority is known to follow us. Whoever replaces us must have asked one of those later."""
+        """Since when a majority is known to follow us. Whoever replaces us must have asked one of those
+        later.
+        """
         return majority_value([self._core.now_ms, *(each.heard_ms for each in leader.progress.values())])
 
     def on_reply(self, leader: Leader, sender: NodeId, reply: AppendEntriesReply) -> None:

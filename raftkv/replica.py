@@ -1,0 +1,362 @@
+"""A replica: a consensus node, a state machine, and those who wait for an answer. Pure, as both of them are.
+
+What clients ask in one turn becomes one batch, one entry of the log (cost of an operation: near that of
+parsing it). A batch is handed to whoever leads: ourselves, or the leader we know. It stays with us until we
+apply it, and is handed on to the next leader if that one is lost; the machine drops what it has seen
+(``kv/session.py``). The answer is given by this replica when it applies the batch, so that a client reads its
+own writes on the node it wrote to.
+
+Who waits is a *ticket*: any object, handed back with its answer. An answer is the machine's result, None for
+a barrier, or a ``RaftkvError`` whose outcome says what became of the request.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from raftkv.consensus.messages import Envelope
+from raftkv.consensus.node import Node
+from raftkv.consensus.ready import Ready
+from raftkv.consensus.roles import Leader
+from raftkv.consensus.types import EntryKind, Index, Mark, NodeId
+from raftkv.errors import NoQuorum, Outcome, RaftkvError, TimedOut, TooManyRequests
+from raftkv.kv.machine import StateMachine
+from raftkv.kv.session import BatchId
+
+ErrorMaker = Callable[[Outcome], RaftkvError]
+Answer = tuple[Any, Any]
+"""(ticket, result or RaftkvError)"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLimits:
+    """Bounds on what waits here; all positive."""
+
+    max_batch_commands: int = 1_000
+    max_batch_bytes: int = 1 << 20  # of commands; one larger command still goes alone
+    # handed on and not yet applied; what comes meanwhile makes the next batch larger
+    max_inflight_batches: int = 4
+    max_waiting_requests: int = 20_000  # commands not yet in a batch, and barriers; beyond it 429
+    max_waiting_bytes: int = 64 << 20  # of commands not yet in a batch
+    resend_ms: float = 300.0  # what a leader hasn't answered by then is handed to it again
+
+
+@dataclass(slots=True)
+class Waiter:
+    ticket: Any  # None: answered already
+    deadline_ms: float
+
+
+@dataclass(slots=True)
+class Batch:
+    """A sealed batch on its way. ``waiters`` stand in the order of its commands."""
+
+    seq: int
+    data: bytes
+    waiters: list[Waiter]
+    handed: bool = False  # to any leader, ever: from then on its outcome is open until applied
+    sent_ms: float = float("-inf")
+
+
+@dataclass(slots=True)
+class ReadGroup:
+    """Barriers that wait for one ReadIndex."""
+
+    read_id: int
+    waiters: list[Waiter]
+    sent_ms: float
+
+
+class Replica:
+    def __init__(
+        self,
+        node: Node,
+        machine: StateMachine,
+        *,
+        incarnation: int,
+        limits: ReplicaLimits = ReplicaLimits(),
+    ) -> None:
+        """``incarnation`` must be larger than any that this node id has had before (durably counted)."""
+        self._node = node
+        self._machine = machine
+        self._incarnation = incarnation
+        self._limits = limits
+        self.last_applied = Index(0)
+        self._now_ms = float("-inf")
+        self._pending: deque[tuple[bytes, Waiter]] = deque()
+        self._pending_bytes = 0
+        self._inflight: dict[int, Batch] = {}
+        self._next_seq = 1
+        self._barriers: list[Waiter] = []
+        self._reads: ReadGroup | None = None  # asked, not yet granted; one at a time, the rest joins the next
+        self._next_read = incarnation << 32
+        self._granted: list[tuple[Index, list[Waiter]]] = []  # granted, not yet applied so far
+        self._routed: tuple[NodeId | None, int] = (None, 0)  # the leader and term our batches were handed to
+        self._answers: list[Answer] = []
+        self._expiry_due_ms = float("inf")
+        self._resend_due_ms = float("inf")
+
+    # -- what clients ask ----------------------------------------------------------------------------------
+
+    def propose(self, command: bytes, ticket: Any, deadline_ms: float) -> None:
+        """Replicate ``command``; ``ticket`` is answered once it is applied here, or at the deadline.
+
+        Raises TooManyRequests (not applied) when too much waits already.
+        """
+        limits = self._limits
+        if (
+            len(self._pending) >= limits.max_waiting_requests
+            or self._pending_bytes + len(command) > limits.max_waiting_bytes
+        ):
+            raise self._too_many()
+        self._pending.append((command, Waiter(ticket, deadline_ms)))
+        self._pending_bytes += len(command)
+        self._expiry_due_ms = min(self._expiry_due_ms, deadline_ms)
+
+    def barrier(self, ticket: Any, deadline_ms: float) -> None:
+        """Answer ``ticket`` (with None) once all that was acknowledged anywhere before now is applied here.
+
+        Raises TooManyRequests when too many wait already.
+        """
+        if len(self._barriers) >= self._limits.max_waiting_requests:
+            raise self._too_many()
+        self._barriers.append(Waiter(ticket, deadline_ms))
+        self._expiry_due_ms = min(self._expiry_due_ms, deadline_ms)
+
+    def _too_many(self) -> TooManyRequests:
+        return TooManyRequests(
+            "too many requests wait on this node; slow down or ask another", retry_after_ms=100
+        )
+
+    # -- what happens --------------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> Node:
+        return self._node
+
+    @property
+    def due_ms(self) -> float:
+        """When ``tick`` must be called at the latest."""
+        return min(self._node.due_ms, self._expiry_due_ms, self._resend_due_ms)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another turn has work to do even if nothing comes in."""
+        return self._node.has_more
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How much waits here, by kind."""
+        return {
+            "commands": len(self._pending),
+            "batches": len(self._inflight),
+            "barriers": len(self._barriers) + (len(self._reads.waiters) if self._reads else 0),
+        }
+
+    def tick(self, now_ms: float) -> None:
+        self._now_ms = now_ms
+        self._node.tick(now_ms)
+        if now_ms >= self._expiry_due_ms:
+            self._expire()
+        if now_ms >= self._resend_due_ms:
+            self._resend()
+
+    def step(self, envelope: Envelope) -> None:
+        self._node.step(envelope)
+
+    def peer_lost(self, peer: NodeId) -> None:
+        self._node.peer_lost(peer)
+
+    def persisted(self, mark: Mark) -> None:
+        self._node.persisted(mark)
+
+    def take_ready(self) -> Ready:
+        """End the turn: hand on what clients asked for, and take what the node has to say."""
+        routed = (self._node.leader, self._node.current_term)
+        if routed != self._routed:
+            self._routed = routed
+            self._hand_over()
+        self._hand_on()
+        self._ask_reads()
+        return self._node.take_ready()
+
+    def apply(self, ready: Ready) -> list[Answer]:
+        """Apply what is committed, in log order; return the answers that are due now."""
+        for entry in ready.committed:
+            if entry.kind is EntryKind.BATCH:
+                self._apply_batch(entry.time_ms, entry.data)
+            self.last_applied = entry.index
+        for grant in ready.reads:
+            if self._reads is not None and grant.read_id == self._reads.read_id:
+                self._granted.append((grant.index, self._reads.waiters))
+                self._reads = None
+        if self._granted:
+            self._release()
+        answers, self._answers = self._answers, []
+        return answers
+
+    def fail_all(self, error: type[RaftkvError], detail: str) -> list[Answer]:
+        """This replica stops: answer everyone who still waits, each with the outcome that is true for it."""
+
+        def stopped(outcome: Outcome) -> RaftkvError:
+            return error(detail, outcome=outcome)
+
+        self._fail_pending(lambda _: True, stopped, stopped)
+        answers, self._answers = self._answers, []
+        return answers
+
+    # -- writes --------------------------------------------------------------------------------------------
+
+    def _hand_on(self) -> None:
+        """Make batches of what is pending, as long as there is a leader to take them and room under way."""
+        while (
+            self._pending
+            and self._node.leader is not None
+            and len(self._inflight) < self._limits.max_inflight_batches
+        ):
+            commands, waiters = self._gather()
+            seq = self._next_seq
+            self._next_seq += 1
+            low = min(self._inflight, default=seq)
+            name = BatchId(self._node.node_id, self._incarnation, seq, low)
+            batch = self._inflight[seq] = Batch(seq, self._machine.seal(name, commands), waiters)
+            self._propose(batch)
+
+    def _gather(self) -> tuple[list[bytes], list[Waiter]]:
+        limits, size = self._limits, 0
+        commands: list[bytes] = []
+        waiters: list[Waiter] = []
+        while self._pending and len(commands) < limits.max_batch_commands:
+            size += len(self._pending[0][0])
+            if commands and size > limits.max_batch_bytes:
+                break
+            command, waiter = self._pending.popleft()
+            self._pending_bytes -= len(command)
+            commands.append(command)
+            waiters.append(waiter)
+        return commands, waiters
+
+    def _propose(self, batch: Batch) -> None:
+        batch.sent_ms = self._now_ms
+        if self._node.propose((batch.data,)):
+            batch.handed = True
+        self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
+
+    def _hand_over(self) -> None:
+        """The leader or the term changed: what was under way may be lost with the old one, so the new one
+        gets it too.
+        """
+        if self._node.leader is None:
+            return
+        for batch in self._inflight.values():
+            self._propose(batch)
+        if self._reads is not None:
+            self._barriers[:0] = self._reads.waiters
+            self._reads = None
+
+    def _resend(self) -> None:
+        """Hand on again what the same leader should have dealt with by now: a message may have been lost.
+
+        NB: what a leader appended to its own log can't get lost while it leads; doing it again would only
+        fill the log.
+        """
+        self._resend_due_ms = float("inf")
+        late_ms = self._now_ms - self._limits.resend_ms
+        leads = isinstance(self._node.role, Leader)
+        for batch in self._inflight.values():
+            if batch.sent_ms <= late_ms and not (leads and batch.handed):
+                self._propose(batch)
+        if self._reads is not None and self._reads.sent_ms <= late_ms and not leads:
+            self._barriers[:0] = self._reads.waiters
+            self._reads = None
+        if self._inflight or self._reads is not None:
+            self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
+
+    def _apply_batch(self, time_ms: int, data: bytes) -> None:
+        applied = self._machine.apply(time_ms, data)
+        if applied is None or applied.results is None:
+            return  # not a batch, or one that was applied before and answered then
+        name = applied.batch
+        if name.incarnation != self._incarnation or name.node != self._node.node_id:
+            return
+        batch = self._inflight.pop(name.seq, None)
+        if batch is not None:  # None: given up, its waiters were told "unknown"
+            self._answers += [
+                (waiter.ticket, result)
+                for waiter, result in zip(batch.waiters, applied.results, strict=True)
+                if waiter.ticket is not None
+            ]
+
+    # -- reads ---------------------------------------------------------------------------------------------
+
+    def _ask_reads(self) -> None:
+        if not self._barriers or self._reads is not None or self._node.leader is None:
+            return
+        self._next_read += 1
+        if self._node.read(self._next_read):
+            self._reads = ReadGroup(self._next_read, self._barriers, self._now_ms)
+            self._barriers = []
+            self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
+
+    def _release(self) -> None:
+        still: list[tuple[Index, list[Waiter]]] = []
+        for index, waiters in self._granted:
+            if index <= self.last_applied:
+                self._answers += [(waiter.ticket, None) for waiter in waiters]
+            else:
+                still.append((index, waiters))
+        self._granted = still
+
+    # -- deadlines -----------------------------------------------------------------------------------------
+
+    def _expire(self) -> None:
+        now_ms, leader = self._now_ms, self._node.leader
+
+        def no_quorum(outcome: Outcome) -> RaftkvError:
+            detail = "no majority of the nodes could be reached in time: too many are down or cut off"
+            retry_after_ms = 1000 if outcome is Outcome.NOT_APPLIED else None
+            return NoQuorum(detail, outcome=outcome, retry_after_ms=retry_after_ms)
+
+        def too_late(outcome: Outcome) -> RaftkvError:
+            detail = "the cluster has a leader, but the write was not decided in time"
+            return TimedOut(detail, outcome=outcome, leader=leader)
+
+        def is_due(waiter: Waiter) -> bool:
+            return waiter.deadline_ms <= now_ms
+
+        self._fail_pending(is_due, no_quorum if leader is None else too_late, no_quorum)
+        left = [waiter for _, waiter in self._pending]
+        for group in (*(batch.waiters for batch in self._inflight.values()), *self._read_groups()):
+            left += (waiter for waiter in group if waiter.ticket is not None)
+        self._expiry_due_ms = min((waiter.deadline_ms for waiter in left), default=float("inf"))
+
+    def _read_groups(self) -> list[list[Waiter]]:
+        groups = [self._barriers, *(waiters for _, waiters in self._granted)]
+        return [*groups, self._reads.waiters] if self._reads is not None else groups
+
+    def _fail_pending(
+        self, is_due: Callable[[Waiter], bool], write_error: ErrorMaker, read_error: ErrorMaker
+    ) -> None:
+        """Answer those who are due with the outcome that is true for where their request stands."""
+        kept = deque((command, waiter) for command, waiter in self._pending if not is_due(waiter))
+        due = [waiter for _, waiter in self._pending if is_due(waiter)]
+        self._refuse(due, write_error(Outcome.NOT_APPLIED))
+        self._pending = kept
+        self._pending_bytes = sum(len(command) for command, _ in kept)
+        for seq, batch in list(self._inflight.items()):
+            outcome = Outcome.UNKNOWN if batch.handed else Outcome.NOT_APPLIED
+            for waiter in batch.waiters:
+                if waiter.ticket is not None and is_due(waiter):
+                    self._refuse([waiter], write_error(outcome))
+                    waiter.ticket = None  # its place stays: results come in the order of the commands
+            if all(waiter.ticket is None for waiter in batch.waiters):
+                del self._inflight[seq]  # given up; ``low`` in later batches says so
+        for group in self._read_groups():
+            self._refuse([waiter for waiter in group if is_due(waiter)], read_error(Outcome.NOT_APPLIED))
+            group[:] = [waiter for waiter in group if not is_due(waiter)]
+
+    def _refuse(self, waiters: list[Waiter], error: RaftkvError) -> None:
+        self._answers += [(waiter.ticket, error) for waiter in waiters]
