@@ -110,10 +110,8 @@ async def fill(url: str, options: argparse.Namespace) -> None:
                 if reply.status not in (200, 201):
                     raise DrillError(f"filling: {reply.status} {await reply.text()}")
 
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
-        for _ in range(FILL_CONNECTIONS):
-            group.create_task(writer(session))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(writer(session) for _ in range(FILL_CONNECTIONS)))
 
 
 async def leader_of(endpoints: Sequence[str]) -> str:

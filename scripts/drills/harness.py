@@ -260,7 +260,7 @@ def run_drill(main: Callable[[Sequence[str] | None], int]) -> None:
     """Run a drill's ``main``; a broken promise is one message and exit code 1, not a traceback."""
     try:
         sys.exit(main(None))
-    except DrillError as problem:
+    except (DrillError, aiohttp.ClientError) as problem:
         say(f"FAIL: {problem}", sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
