@@ -49,6 +49,18 @@ class PeerView:
 class Service(Protocol):
     """A node as its clients see it. What the REST handlers are written against."""
 
+    @property
+    def node_id(self) -> NodeId: ...
+
+    @property
+    def leader(self) -> NodeId | None:
+        """Who leads, as far as this node knows."""
+        ...
+
+    def client_url(self, node: NodeId) -> str | None:
+        """Where clients reach ``node``, as it advertises it; None until it was heard of."""
+        ...
+
     def propose(self, command: bytes, timeout_ms: float) -> Awaitable[Any]:
         """Replicate an encoded command; the machine's result for it, once applied *on this node*.
 
@@ -65,7 +77,7 @@ class Service(Protocol):
         ...
 
     def staleness_ms(self) -> float | None:
-        """How old this node's machine may be: time since it last heard from a leader; None if never."""
+        """How old this node's machine may be, in ms; None: it can't say, it has heard of no leader."""
         ...
 
     def status(self) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""What a node says of itself and of the cluster: status, members, liveness, readiness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+
+from raftkv.api.params import flag_of, parse_query
+from raftkv.errors import NoQuorum
+from raftkv.ports import Service
+
+_READY_TIMEOUT_MS = 1000.0
+
+
+class ClusterHandlers:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def status(self, request: web.BaseRequest) -> web.Response:
+        parse_query(request.rel_url.raw_query_string, ())
+        return _json(self._service.status())
+
+    async def cluster(self, request: web.BaseRequest) -> web.Response:
+        """All members as this node sees them: its own state, and what the others last reported of theirs."""
+        parse_query(request.rel_url.raw_query_string, ())
+        service = self._service
+        own = service.status()
+        commit_index = own["commit_index"]
+        members: list[dict[str, Any]] = [
+            {
+                "node": own["node"],
+                "url": own["url"],
+                "peer_address": own["peer_address"],
+                "connected": True,
+                **_summary(own),
+            }
+        ]
+        for peer in service.peers():
+            members.append(
+                {
+                    "node": peer.node,
+                    "url": peer.client_url,
+                    "peer_address": peer.address,
+                    "connected": peer.connected,
+                    **_summary(peer.status or {}),
+                    "reported_ms_ago": None if peer.status_age_ms is None else round(peer.status_age_ms),
+                }
+            )
+            commit_index = max(commit_index, (peer.status or {}).get("commit_index") or 0)
+        for member in members:
+            applied = member["last_applied"]
+            member["lag"] = None if applied is None else max(0, commit_index - applied)
+        members.sort(key=lambda member: str(member["node"]))
+        alive = sum(bool(member["connected"]) for member in members)
+        quorum = len(members) // 2 + 1
+        return _json(
+            {
+                "cluster_id": own["cluster_id"],
+                "node": own["node"],
+                "leader": own["leader"],
+                "leader_url": own["leader_url"],
+                "term": own["term"],
+                "members": members,
+                "quorum": quorum,
+                "connected": alive,
+                "may_lose": max(0, alive - quorum),
+                "has_quorum": alive >= quorum,
+            }
+        )
+
+    async def livez(self, request: web.BaseRequest) -> web.Response:
+        """The process answers. Never depends on a quorum, or an orchestrator would kill what is merely cut
+        off.
+        """
+        return _json({"status": "ok", "node": self._service.node_id})
+
+    async def readyz(self, request: web.BaseRequest) -> web.Response:
+        """Whether this node can serve linearizable requests now: it asks a majority."""
+        params = parse_query(request.rel_url.raw_query_string, ("verbose",))
+        verbose = flag_of(params, "verbose")
+        service = self._service
+        try:
+            await service.barrier(_READY_TIMEOUT_MS)
+            ready = True
+        except NoQuorum:
+            ready = False
+        body: dict[str, Any] = {"status": "ready" if ready else "no quorum", "node": service.node_id}
+        if verbose:
+            body["checks"] = {
+                "quorum": ready,
+                "leader": service.leader,
+                "links": {peer.node: peer.connected for peer in service.peers()},
+            }
+        return _json(body, 200 if ready else 503)
+
+
+def _summary(status: Any) -> dict[str, Any]:
+    names = ("role", "term", "commit_index", "last_applied", "last_index", "revision")
+    return {name: status.get(name) for name in names}
+
+
+def _json(body: Any, status: int = 200) -> web.Response:
+    headers = CIMultiDict({"Content-Type": "application/json"})
+    return web.Response(
+        status=status, body=orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n", headers=headers
+    )

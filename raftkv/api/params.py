@@ -1,0 +1,149 @@
+"""What a request says besides its body: the key, query parameters, durations, conditions. Strict: a typo is a
+400,
+never a silently different request. Raises ``errors.BadRequest`` or ``errors.TooLarge``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import unquote_to_bytes
+
+from raftkv.errors import BadRequest, TooLarge
+from raftkv.kv.commands import Condition, ConditionKind
+
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h)")
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_ETAG = re.compile(r'(W/)?"([^"]*)"')
+_REVISION = re.compile(r"\d{1,18}")
+_TRUTH = {"true": True, "1": True, "": True, "false": False, "0": False}
+
+
+def percent_decode(text: str, what: str) -> bytes:
+    """``text`` as the bytes it stands for."""
+    if "%" in text and _BAD_PERCENT.search(text):
+        raise BadRequest(f"{what} has a % that isn't followed by two hex digits; write a literal % as %25")
+    return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def parse_key(raw: str, max_key_bytes: int) -> bytes:
+    """The key in a path, after ``/v1/kv/``."""
+    key = percent_decode(raw, "the key")
+    if not key:
+        raise BadRequest("the key is empty; use /v1/kv/{key}, or GET /v1/kv to list keys")
+    if len(key) > max_key_bytes:
+        raise TooLarge(f"the key has {len(key)} bytes; at most {max_key_bytes} are allowed")
+    return key
+
+
+def parse_query(raw: str, allowed: tuple[str, ...]) -> dict[str, bytes]:
+    """A query string as bytes by name. An unknown or repeated name is refused."""
+    params: dict[str, bytes] = {}
+    for part in filter(None, raw.split("&")):
+        name, _, value = part.partition("=")
+        if name not in allowed:
+            raise BadRequest(
+                f"unknown query parameter {name!r}; this request takes {', '.join(allowed) or 'none'}"
+            )
+        if name in params:
+            raise BadRequest(f"query parameter {name!r} is given twice")
+        params[name] = percent_decode(value.replace("+", " "), f"query parameter {name!r}")
+    return params
+
+
+def text_of(params: Mapping[str, bytes], name: str) -> str | None:
+    value = params.get(name)
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def flag_of(params: Mapping[str, bytes], name: str) -> bool:
+    text = text_of(params, name)
+    if text is None:
+        return False
+    if text not in _TRUTH:
+        raise BadRequest(f"{name} must be true or false, got {text!r}")
+    return _TRUTH[text]
+
+
+def choice_of(params: Mapping[str, bytes], name: str, choices: tuple[str, ...]) -> str:
+    """One of ``choices``; the first is the default."""
+    text = text_of(params, name)
+    if text is None:
+        return choices[0]
+    if text not in choices:
+        raise BadRequest(f"{name} must be one of {', '.join(choices)}, got {text!r}")
+    return text
+
+
+def number_of(params: Mapping[str, bytes], name: str, default: int, low: int, high: int) -> int:
+    text = text_of(params, name)
+    if text is None:
+        return default
+    if _REVISION.fullmatch(text) is None or not low <= int(text) <= high:
+        raise BadRequest(f"{name} must be a whole number from {low} to {high}, got {text!r}")
+    return int(text)
+
+
+def timeout_ms(params: Mapping[str, bytes], default_ms: float, max_ms: float) -> float:
+    """``timeout=``: how long this request may wait, in milliseconds."""
+    text = text_of(params, "timeout")
+    if text is None:
+        return default_ms
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise BadRequest(f"timeout must be a duration like 500ms, 30s or 5m, got {text!r}")
+    duration_ms = int(match[1]) * _UNIT_MS[match[2]]
+    if not 0 < duration_ms <= max_ms:
+        raise BadRequest(f"timeout must be more than 0 and at most {max_ms:.0f}ms, got {text!r}")
+    return duration_ms
+
+
+def condition_of(headers: Mapping[str, str], params: Mapping[str, bytes]) -> Condition | None:
+    """The one condition of a request (RFC 9110 section 13, or its query form), or None."""
+    found: list[Condition] = []
+    if (header := headers.get("If-Match")) is not None:
+        if header.strip() == "*":
+            found.append(Condition(ConditionKind.EXISTS))
+        else:  # If-Match compares strongly: a weak tag never matches
+            found.append(Condition(ConditionKind.REVISION_IN, _revisions(header, "If-Match", weak=False)))
+    if (header := headers.get("If-None-Match")) is not None:
+        if header.strip() == "*":
+            found.append(Condition(ConditionKind.ABSENT))
+        else:
+            revisions = _revisions(header, "If-None-Match", weak=True)
+            found.append(Condition(ConditionKind.REVISION_NOT_IN, revisions))
+    if "if_revision" in params:
+        revision = number_of(params, "if_revision", 0, 0, 10**18)
+        found.append(Condition(ConditionKind.REVISION_IN, (revision,)))
+    if flag_of(params, "if_absent"):
+        found.append(Condition(ConditionKind.ABSENT))
+    if len(found) > 1:
+        raise BadRequest("give one condition: If-Match, If-None-Match, if_revision or if_absent")
+    return found[0] if found else None
+
+
+def holds(condition: Condition, mod_revision: int) -> bool:
+    """Whether ``condition`` holds of a key at ``mod_revision`` (0: absent)."""
+    match condition.kind:
+        case ConditionKind.EXISTS:
+            return mod_revision != 0
+        case ConditionKind.ABSENT:
+            return mod_revision == 0
+        case ConditionKind.REVISION_IN:
+            return mod_revision in condition.revisions
+        case ConditionKind.REVISION_NOT_IN:
+            return mod_revision not in condition.revisions
+
+
+def _revisions(header: str, name: str, *, weak: bool) -> tuple[int, ...]:
+    """The revisions in a list of entity tags; a tag that is no revision of ours matches nothing."""
+    tags = [part.strip() for part in header.split(",")]
+    revisions = []
+    for tag in tags:
+        match = _ETAG.fullmatch(tag)
+        if match is None:
+            raise BadRequest(f'{name} must be * or a list of quoted revisions like "42", got {header!r}')
+        # NB: 0 stands for "absent" in a condition; no entity tag means that.
+        if _REVISION.fullmatch(match[2]) and int(match[2]) > 0 and (weak or not match[1]):
+            revisions.append(int(match[2]))
+    return tuple(revisions)

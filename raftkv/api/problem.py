@@ -1,0 +1,33 @@
+"""Errors as the client sees them: RFC 9457 problem details, with ``code`` and ``outcome``."""
+
+from __future__ import annotations
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+
+from raftkv.errors import RaftkvError
+
+PROBLEM_JSON = "application/problem+json"
+
+
+def problem(error: RaftkvError) -> web.Response:
+    """The response for ``error``. ``Retry-After`` only where a retry can't repeat what already happened."""
+    body: dict[str, object] = {
+        "type": f"urn:raftkv:error:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "outcome": error.outcome.value,
+    }
+    headers = CIMultiDict({"Content-Type": PROBLEM_JSON})
+    if error.leader is not None:
+        body["leader"] = error.leader
+    if error.retry_after_ms is not None:
+        body["retry_after_ms"] = error.retry_after_ms
+        headers["Retry-After"] = str(-(-error.retry_after_ms // 1000))
+    body |= error.extra
+    if allow := error.extra.get("allow"):
+        headers["Allow"] = str(allow)
+    return web.Response(status=error.status, body=orjson.dumps(body) + b"\n", headers=headers)

@@ -1,0 +1,165 @@
+"""One node's configuration: frozen, validated when it is made, every field documented with its unit.
+
+Whatever is wrong raises ``StartError`` (exit code 78) with one line that names the option and what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from raftkv.consensus.types import Membership, NodeId, Timing
+from raftkv.errors import StartError
+
+EXIT_CONFIG = 78  # sysexits EX_CONFIG
+_NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener is, or is to be found. ``host`` may be a name: it is looked up at every connection."""
+
+    host: str
+    port: int  # 1-65535
+
+    @staticmethod
+    def parse(text: str, what: str) -> Address:
+        match = _HOST_PORT.fullmatch(text)
+        if match is None or not 0 < int(match[2]) < 65536:
+            raise StartError(f"{what} must be HOST:PORT, got {text!r}", EXIT_CONFIG)
+        return Address(match[1].strip("[]"), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_cluster(text: str) -> dict[NodeId, Address]:
+    """``n1=host:port,n2=host:port`` as a mapping, sorted by id."""
+    members: dict[NodeId, Address] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, address = part.partition("=")
+        if not equals:
+            raise StartError(f"--cluster wants ID=HOST:PORT, separated by commas; got {part!r}", EXIT_CONFIG)
+        if name in members:
+            raise StartError(f"--cluster names {name!r} twice", EXIT_CONFIG)
+        members[NodeId(name)] = Address.parse(address, f"the address of {name} in --cluster")
+    return dict(sorted(members.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What one node needs to know to start."""
+
+    node_id: NodeId
+    """This node's id: a member of ``cluster``, 1-64 of ``A-Z a-z 0-9 . _ -``. It keeps its data directory."""
+
+    data_dir: Path
+    """The directory of the write-ahead log; made if missing. Belongs to one node of one cluster."""
+
+    listen: Address
+    """Where clients reach this node's REST API."""
+
+    peer_listen: Address
+    """Where the other nodes reach this one. Never expose it to clients: peers are trusted."""
+
+    cluster: Mapping[NodeId, Address]
+    """Every founding member's id and peer address, the same on every node."""
+
+    cluster_name: str = ""
+    """Tells clusters apart, so that their nodes refuse each other; "" derives it from ``cluster``."""
+
+    advertise: str = ""
+    """The URL under which clients reach this node, as told to others; "" derives it from ``listen``."""
+
+    heartbeat_ms: float = 50.0
+    """How often a leader makes itself heard, in milliseconds."""
+
+    election_timeout_min_ms: float = 300.0
+    """How long a follower at least waits for a leader it doesn't hear, in milliseconds."""
+
+    election_timeout_max_ms: float = 600.0
+    """How long it waits at most; each wait is drawn between the two, in milliseconds."""
+
+    segment_bytes: int = 16 << 20
+    """The size at which the log begins a new file, in bytes; at least 4096."""
+
+    max_key_bytes: int = 4096
+    """The longest key, in bytes after percent-decoding."""
+
+    max_value_bytes: int = 1 << 20
+    """The largest value, in bytes."""
+
+    max_request_bytes: int = 4 << 20
+    """The largest request body, in bytes."""
+
+    request_timeout_ms: float = 5000.0
+    """How long a request may wait for its answer if it doesn't say (``?timeout=``), in milliseconds."""
+
+    max_request_timeout_ms: float = 60_000.0
+    """The longest ``?timeout=`` a request may ask for, in milliseconds."""
+
+    slow_fsync_ms: float = 50.0
+    """An fsync that takes longer is logged as a warning, in milliseconds."""
+
+    log_level: str = "info"
+    """The least level that is logged: debug, info, warning or error."""
+
+    log_format: str = "auto"
+    """``json`` (one object a line), ``console`` (colour), or ``auto``: console on a terminal."""
+
+    timing: Timing = field(init=False)
+    """The protocol's clocks, made from the fields above."""
+
+    def __post_init__(self) -> None:
+        for name in (self.node_id, *self.cluster):
+            if _NODE_ID.fullmatch(name) is None:
+                raise StartError(f"node id {name!r} must be 1-64 of A-Z a-z 0-9 . _ -", EXIT_CONFIG)
+        if self.node_id not in self.cluster:
+            members = ", ".join(self.cluster) or "nobody"
+            raise StartError(f"--cluster names {members}, but not --id {self.node_id}: add it", EXIT_CONFIG)
+        for limit in ("segment_bytes", "max_key_bytes", "max_value_bytes", "max_request_bytes"):
+            if getattr(self, limit) <= 0:
+                raise StartError(f"{limit} must be positive", EXIT_CONFIG)
+        for duration in ("request_timeout_ms", "max_request_timeout_ms", "slow_fsync_ms"):
+            if getattr(self, duration) <= 0:
+                raise StartError(f"{duration} must be positive", EXIT_CONFIG)
+        if self.segment_bytes < 4096:
+            raise StartError("segment_bytes must be at least 4096", EXIT_CONFIG)
+        if self.advertise and not re.fullmatch(r"https?://[^\s/]+/?", self.advertise):
+            raise StartError(
+                f"--advertise must be a URL like http://host:8001, got {self.advertise!r}", EXIT_CONFIG
+            )
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise StartError(
+                f"log_level must be debug, info, warning or error, got {self.log_level!r}", EXIT_CONFIG
+            )
+        if self.log_format not in ("auto", "json", "console"):
+            raise StartError(
+                f"log_format must be auto, json or console, got {self.log_format!r}", EXIT_CONFIG
+            )
+        try:
+            timing = Timing(self.heartbeat_ms, self.election_timeout_min_ms, self.election_timeout_max_ms)
+        except ValueError as error:
+            raise StartError(str(error), EXIT_CONFIG) from None
+        object.__setattr__(self, "timing", timing)
+
+    @property
+    def cluster_id(self) -> str:
+        """16 hex digits that all founding members derive alike, and that no other cluster should."""
+        members = ",".join(
+            self.cluster if self.cluster_name else (f"{n}={a}" for n, a in self.cluster.items())
+        )
+        return hashlib.sha256(f"{self.cluster_name}\n{members}".encode()).hexdigest()[:16]
+
+    @property
+    def membership(self) -> Membership:
+        return Membership.of(*self.cluster)
+
+    @property
+    def client_url(self) -> str:
+        """The URL that others are told."""
+        return self.advertise.rstrip("/") or f"http://{self.listen}"

@@ -1,0 +1,213 @@
+"""A node as a process: builds the rooms onto each other, runs until a signal or a failure, takes them down in
+order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import signal
+import sys
+from contextlib import suppress
+
+import structlog
+from aiohttp import web
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
+from raftkv import __version__
+from raftkv.api import Limits, RestServer
+from raftkv.config import Config
+from raftkv.consensus.invariants import InvariantBroken
+from raftkv.consensus.log import Log
+from raftkv.consensus.node import Node
+from raftkv.consensus.types import GroupId, HardState, NodeId, Term
+from raftkv.errors import StartError
+from raftkv.kv.machine import KvMachine
+from raftkv.replica import Replica
+from raftkv.server.driver import Driver
+from raftkv.server.service import NodeService
+from raftkv.storage.datadir import DataDir
+from raftkv.storage.disk import Disk
+from raftkv.storage.files import OsFiles
+from raftkv.storage.wal import Recovered, Wal
+from raftkv.transport.hello import Identity
+from raftkv.transport.network import PeerNetwork
+
+logger = structlog.get_logger(__name__)
+
+EXIT_BROKEN = 70  # sysexits EX_SOFTWARE: a broken invariant
+EXIT_PORT = 73  # EX_CANTCREAT
+EXIT_DISK = 74  # EX_IOERR
+
+_GROUP = GroupId(0)
+_DRAIN_S = 2.0
+_PUBLISH_S = 1.0
+_SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
+
+
+class NodeProcess:
+    """One node; ``run`` returns when it has stopped."""
+
+    def __init__(self, config: Config, wal: Wal, recovered: Recovered) -> None:
+        self._config = config
+        self._failure: StartError | None = None
+        self._stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        hard_state, entries = recovered.groups.get(_GROUP, (HardState(Term(0), None), ()))
+        self._machine = KvMachine()
+        node = Node(
+            config.node_id,
+            config.membership,
+            uniform=random.Random().uniform,
+            now_ms=loop.time() * 1000,
+            hard_state=hard_state,
+            log=Log(entries),
+            group=_GROUP,
+            timing=config.timing,
+        )
+        self._replica = Replica(node, self._machine, incarnation=recovered.incarnation)
+        self._disk = Disk(wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync)
+        self._network = PeerNetwork(
+            identity=Identity(config.cluster_id, config.node_id, recovered.incarnation, config.client_url),
+            listen=(config.peer_listen.host, config.peer_listen.port),
+            peers={peer: str(address) for peer, address in config.cluster.items() if peer != config.node_id},
+            on_envelopes=lambda envelopes: self._driver.on_envelopes(envelopes),
+            on_peer_lost=lambda peer: self._driver.on_peer_lost(peer),
+            on_link_change=self._on_link_change,
+        )
+        self._driver = Driver(self._replica, self._disk, self._network, on_fatal=self._on_fatal)
+        self._service = NodeService(
+            config, self._replica, self._machine, self._driver, self._disk, self._network
+        )
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or a failure. Raises ``StartError`` if the node can't start or go on."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        runner = web.ServerRunner(RestServer(self._service, self._machine.store, self._api_limits()))
+        publisher = asyncio.create_task(self._publish())
+        try:
+            await self._network.start()
+            self._driver.start()
+            await runner.setup()
+            await self._listen(runner)
+            logger.info("serving", url=self._config.client_url, peers=str(self._config.peer_listen))
+            await self._stopping.wait()
+            await self._drain()
+        finally:
+            publisher.cancel()
+            self._driver.stop("this node is stopping; ask another")
+            await runner.cleanup()
+            await self._network.close()
+            await asyncio.to_thread(self._disk.close)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _listen(self, runner: web.ServerRunner) -> None:
+        listen = self._config.listen
+        try:
+            await web.TCPSite(runner, listen.host, listen.port, backlog=1024).start()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StartError(f"cannot listen for clients on {listen}: {reason}", EXIT_PORT) from None
+
+    def _api_limits(self) -> Limits:
+        config = self._config
+        return Limits(
+            max_key_bytes=config.max_key_bytes,
+            max_value_bytes=config.max_value_bytes,
+            max_request_bytes=config.max_request_bytes,
+            request_timeout_ms=config.request_timeout_ms,
+            max_request_timeout_ms=config.max_request_timeout_ms,
+        )
+
+    async def _publish(self) -> None:
+        while True:
+            self._network.publish(self._service.summary())
+            await asyncio.sleep(_PUBLISH_S)
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int) -> None:
+        logger.info("stopping", signal=signal.Signals(number).name)
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        """Take no more requests, and give those that wait a moment to be answered."""
+        self._driver.refuse("this node is stopping; ask another")
+        deadline = asyncio.get_running_loop().time() + _DRAIN_S
+        while (
+            self._failure is None and not self._driver.idle and asyncio.get_running_loop().time() < deadline
+        ):
+            await asyncio.sleep(0.01)
+
+    def _on_fatal(self, error: BaseException) -> None:
+        if self._failure is None:
+            if isinstance(error, InvariantBroken):
+                self._failure = StartError(f"a promise of the protocol is broken: {error}", EXIT_BROKEN)
+            elif isinstance(error, OSError):
+                self._failure = StartError(
+                    f"writing the log in {self._config.data_dir} failed: {error}; nothing that depended on it was "
+                    "acknowledged. Check the disk before starting this node again",
+                    EXIT_DISK,
+                )
+            else:
+                self._failure = StartError(f"a bug: {error!r}", EXIT_BROKEN)
+            logger.error("this node stops", reason=str(self._failure), exc_info=error)
+        self._stopping.set()
+
+    def _on_disk_failure(self, error: BaseException) -> None:
+        self._driver.disk_failed(error)
+
+    # -- what is worth a line ------------------------------------------------------------------------------
+
+    def _on_fsync(self, seconds: float) -> None:
+        """Called on the disk's thread."""
+        if seconds * 1000 > self._config.slow_fsync_ms:
+            logger.warning(
+                "slow fsync: writes wait for it, and elections may begin for no reason",
+                fsync_ms=round(seconds * 1000, 1),
+                election_timeout_ms=self._config.election_timeout_min_ms,
+            )
+
+    def _on_link_change(self, peer: NodeId, direction: str, up: bool) -> None:
+        logger.info("peer link up" if up else "peer link down", peer=peer, direction=direction)
+
+
+async def _serve(config: Config) -> None:
+    with DataDir(config.data_dir) as data_dir:
+        wal, recovered = Wal.open(
+            OsFiles(),
+            data_dir.path,
+            config.cluster_id,
+            config.node_id,
+            segment_bytes=config.segment_bytes,
+        )
+        entries = recovered.groups.get(_GROUP, (None, ()))[1]
+        logger.info(
+            "recovered",
+            version=__version__,
+            data_dir=str(config.data_dir),
+            incarnation=recovered.incarnation,
+            entries=len(entries),
+            dropped_tail_bytes=recovered.dropped_tail_bytes,
+        )
+        # What was recovered lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        await NodeProcess(config, wal, recovered).run()
+
+
+def serve(config: Config) -> None:
+    """Run a node until it is told to stop. Raises ``StartError`` if it can't start, or can't go on."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    if HttpRequestParser is HttpRequestParserPy:
+        logger.warning("aiohttp runs without its C parser: requests will be several times slower")
+    runner = asyncio.run
+    with suppress(ImportError):  # where the platform has it
+        import uvloop  # noqa: PLC0415
+
+        runner = uvloop.run
+    runner(_serve(config))

@@ -1,0 +1,210 @@
+"""The asyncio loop round a replica: it carries out each turn's ``Ready``, and is the ``Service`` the API
+speaks to.
+
+A turn is due when something came in: requests, messages, a finished write, the clock. All that comes in
+during one pass of the event loop is one turn, so that load makes larger batches rather than more turns. The
+contract is ``consensus/ready.py``'s; nothing here decides anything about the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from raftkv.consensus.messages import Envelope
+from raftkv.consensus.ready import Ready
+from raftkv.consensus.types import NodeId
+from raftkv.errors import RaftkvError, ShuttingDown
+from raftkv.ports import Storage, Transport
+from raftkv.replica import Answer, Replica
+from raftkv.server.observer import Observer
+
+logger = structlog.get_logger(__name__)
+
+
+class Driver:
+    """Runs one replica on the running event loop. Not thread-safe: everything happens on the loop's thread."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        storage: Storage,
+        transport: Transport,
+        *,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        """``on_fatal`` is called once if the replica or its disk is broken; from then on nothing happens
+        here.
+        """
+        self._replica = replica
+        self._storage = storage
+        self._transport = transport
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._observer = Observer(replica)
+        self._turn_due = False
+        self._stopped = False
+        self._refuse_detail: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # Promises of turns whose write is under way, oldest first; one without a write of its own joins the
+        # last.
+        self._promised: deque[list[Envelope]] = deque()
+
+    # -- what clients ask (ports.Service) -------------------------------------------------------------------
+
+    def propose(self, command: bytes, timeout_ms: float) -> asyncio.Future[Any]:
+        ticket: asyncio.Future[Any] = self._loop.create_future()
+        self._admit()
+        self._replica.propose(command, ticket, self._now_ms() + timeout_ms)
+        self._wake()
+        return ticket
+
+    def barrier(self, timeout_ms: float) -> asyncio.Future[None]:
+        ticket: asyncio.Future[None] = self._loop.create_future()
+        self._admit()
+        self._replica.barrier(ticket, self._now_ms() + timeout_ms)
+        self._wake()
+        return ticket
+
+    def staleness_ms(self) -> float | None:
+        fresh_ms = self._replica.node.fresh_ms
+        return None if fresh_ms == float("-inf") else max(0.0, self._now_ms() - fresh_ms)
+
+    def _admit(self) -> None:
+        if self._refuse_detail is not None:
+            raise ShuttingDown(self._refuse_detail, retry_after_ms=1000)
+
+    # -- what comes in -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._wake()
+
+    def on_envelopes(self, envelopes: Sequence[Envelope]) -> None:
+        if self._stopped:
+            return
+        try:
+            for envelope in envelopes:
+                self._replica.step(envelope)
+        except Exception as error:
+            self._fail(error)
+        self._wake()
+
+    def on_peer_lost(self, peer: NodeId) -> None:
+        if self._stopped:
+            return
+        # NB: the clock first, or the hunt would count from the last turn.
+        self._replica.tick(self._now_ms())
+        self._replica.peer_lost(peer)
+        self._wake()
+
+    def _on_durable(self, ready: Ready) -> None:
+        """The oldest write under way is on disk: its promises may leave, and the node may count itself."""
+        if self._stopped:
+            return
+        try:
+            self._transport.send(self._promised.popleft())
+            self._replica.persisted(ready.mark)
+        except Exception as error:
+            self._fail(error)
+        self._wake()
+
+    def _on_timer(self) -> None:
+        assert self._timer is not None
+        self._observer.woke(late_ms=(self._loop.time() - self._timer.when()) * 1000)
+        self._timer = None
+        self._wake()
+
+    # -- the turn ------------------------------------------------------------------------------------------
+
+    def _now_ms(self) -> float:
+        return self._loop.time() * 1000
+
+    def _wake(self) -> None:
+        if not self._turn_due and not self._stopped:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if self._stopped:
+            return
+        try:
+            self._replica.tick(self._now_ms())
+            ready = self._replica.take_ready()
+            self._carry_out(ready)
+            _answer(self._replica.apply(ready))
+            self._observer.turn()
+        except Exception as error:
+            self._fail(error)
+            return
+        if self._replica.has_more:
+            self._wake()
+        self._set_timer()
+
+    def _carry_out(self, ready: Ready) -> None:
+        if ready.messages:
+            self._transport.send(ready.messages)
+        if ready.write is not None:
+            self._promised.append(list(ready.promises))
+            self._storage.write(ready.write, lambda: self._on_durable(ready))
+        elif ready.promises:
+            if self._promised:
+                self._promised[-1].extend(ready.promises)
+            else:
+                self._transport.send(ready.promises)
+
+    def _set_timer(self) -> None:
+        """Wake when the replica is due. A timer that is due earlier stays: waking early costs less than
+        resetting.
+        """
+        due = self._replica.due_ms / 1000
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._on_timer)
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def refuse(self, detail: str) -> None:
+        """Take no more requests; those that wait go on."""
+        self._refuse_detail = detail
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request waits."""
+        return not any(self._replica.waiting.values())
+
+    def stop(self, detail: str) -> None:
+        """Stop for good; whoever still waits is told, each with the outcome that is true for it."""
+        if self._stopped:
+            return
+        self.refuse(detail)
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        _answer(self._replica.fail_all(ShuttingDown, detail))
+
+    def _fail(self, error: BaseException) -> None:
+        """A broken invariant, or a bug: a wrong answer would be worse than none (law 8)."""
+        if not self._stopped:
+            self.stop("this node is broken and stops; ask another")
+            self._on_fatal(error)
+
+    def disk_failed(self, error: BaseException) -> None:
+        """A write or an fsync failed. Never retried: what the kernel then says of those pages isn't true."""
+        self._fail(error)
+
+
+def _answer(answers: list[Answer]) -> None:
+    for ticket, answer in answers:
+        if ticket.done():  # its client is gone
+            continue
+        if isinstance(answer, RaftkvError):
+            ticket.set_exception(answer)
+        else:
+            ticket.set_result(answer)

@@ -1,0 +1,104 @@
+"""A running node as its clients see it: the driver's requests, and what there is to tell about the node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from raftkv import __version__
+from raftkv.config import Config
+from raftkv.consensus.roles import Leader
+from raftkv.consensus.types import NodeId
+from raftkv.kv.machine import KvMachine
+from raftkv.ports import PeerView
+from raftkv.replica import Replica
+from raftkv.server.driver import Driver
+from raftkv.server.observer import role_name
+from raftkv.storage.disk import Disk
+from raftkv.transport.network import PeerNetwork
+
+
+class NodeService:
+    """``ports.Service`` for one node of this process."""
+
+    def __init__(
+        self,
+        config: Config,
+        replica: Replica,
+        machine: KvMachine,
+        driver: Driver,
+        disk: Disk,
+        network: PeerNetwork,
+    ) -> None:
+        self._config = config
+        self._replica = replica
+        self._machine = machine
+        self._disk = disk
+        self._network = network
+        self._started_s = asyncio.get_running_loop().time()
+        self.propose = driver.propose  # the hot path: no layer in between
+        self.barrier = driver.barrier
+        self.staleness_ms = driver.staleness_ms
+
+    @property
+    def node_id(self) -> NodeId:
+        return self._config.node_id
+
+    @property
+    def leader(self) -> NodeId | None:
+        return self._replica.node.leader
+
+    def client_url(self, node: NodeId) -> str | None:
+        if node == self.node_id:
+            return self._config.client_url
+        return next((peer.client_url for peer in self._network.views() if peer.node == node), None)
+
+    def peers(self) -> Sequence[PeerView]:
+        return self._network.views()
+
+    def summary(self) -> dict[str, Any]:
+        """The part of the status that the other nodes are sent once a second."""
+        node = self._replica.node
+        return {
+            "node": node.node_id,
+            "role": role_name(node.role),
+            "term": node.current_term,
+            "leader": node.leader,
+            "commit_index": node.commit_index,
+            "last_applied": self._replica.last_applied,
+            "last_index": node.log.last_index,
+            "revision": self._machine.store.revision,
+        }
+
+    def status(self) -> dict[str, Any]:
+        node = self._replica.node
+        leader = node.leader
+        staleness_ms = self.staleness_ms()
+        status = {
+            **self.summary(),
+            "cluster_id": self._config.cluster_id,
+            "version": __version__,
+            "url": self._config.client_url,
+            "peer_address": str(self._config.cluster[self.node_id]),
+            "leader_url": None if leader is None else self.client_url(leader),
+            "members": list(node.membership.voters),
+            "keys": len(self._machine.store),
+            "staleness_ms": None if staleness_ms is None else round(staleness_ms),
+            "uptime_s": round(asyncio.get_running_loop().time() - self._started_s, 1),
+            "waiting": self._replica.waiting,
+            "links": {peer.node: {"connected": peer.connected} for peer in self._network.views()},
+            "dropped_messages": self._network.dropped_messages(),
+            "disk": self._disk.statistics(),
+        }
+        if isinstance(node.role, Leader):
+            status["peers"] = {
+                peer: {
+                    "match_index": progress.match_index,
+                    "next_index": progress.next_index,
+                    "mode": progress.mode.value,
+                    "inflight_messages": len(progress.inflight),
+                }
+                for peer, progress in node.role.progress.items()
+            }
+        return status
