@@ -97,6 +97,10 @@ class Node:
         return self._core.membership
 
     @property
+    def timing(self) -> Timing:
+        return self._core.timing
+
+    @property
     def role(self) -> Role:
         """The role's own data; to be looked at, not changed."""
         return self._core.role

@@ -1,4 +1,4 @@
-"""The dict-backed state machine: commands in log order in, results out. Pure; it knows no nodes and no time."""
+"""The dict-backed state machine: commands in log order in, results out. Pure: no nodes, no time."""
 
 from raftkv.kv.machine import Applied, KvMachine, StateMachine
 from raftkv.kv.store import Item, Store

@@ -25,7 +25,7 @@ from raftkv.kv.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of a batch: its name, and a result for each command; None if it was dropped as seen before."""
+    """What became of a batch: its name, and a result for each command; None if it was seen before."""
 
     batch: BatchId
     results: Sequence[Any] | None
@@ -39,7 +39,7 @@ class StateMachine(Protocol):
         ...
 
     def apply(self, time_ms: int, data: bytes) -> Applied | None:
-        """Apply a sealed batch. ``time_ms`` is the entry's cluster time, never decreasing. None: not a batch."""
+        """Apply a sealed batch. ``time_ms`` is the entry's cluster time. None: it is not a batch."""
         ...
 
 

@@ -10,7 +10,7 @@ from sortedcontainers import SortedList
 
 
 class Item(NamedTuple):
-    """A key's current state. 0 < create_revision <= mod_revision; version counts puts since creation, from 1."""
+    """A key's current state. 0 < create_revision <= mod_revision; version counts puts, from 1."""
 
     value: bytes
     create_revision: int

@@ -9,6 +9,7 @@ import gc
 import random
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
@@ -20,6 +21,7 @@ from raftkv.api import Limits, RestServer
 from raftkv.config import Config
 from raftkv.consensus.invariants import InvariantBroken
 from raftkv.consensus.log import Log
+from raftkv.consensus.messages import Envelope
 from raftkv.consensus.node import Node
 from raftkv.consensus.types import GroupId, HardState, NodeId, Term
 from raftkv.errors import StartError
@@ -71,14 +73,19 @@ class NodeProcess:
         self._network = PeerNetwork(
             identity=Identity(config.cluster_id, config.node_id, recovered.incarnation, config.client_url),
             listen=(config.peer_listen.host, config.peer_listen.port),
-            peers={peer: str(address) for peer, address in config.cluster.items() if peer != config.node_id},
-            on_envelopes=lambda envelopes: self._driver.on_envelopes(envelopes),
-            on_peer_lost=lambda peer: self._driver.on_peer_lost(peer),
+            peers={peer: str(config.cluster[peer]) for peer in config.cluster if peer != config.node_id},
+            on_envelopes=self._on_envelopes,
+            on_peer_lost=self._on_peer_lost,
             on_link_change=self._on_link_change,
         )
         self._driver = Driver(self._replica, self._disk, self._network, on_fatal=self._on_fatal)
         self._service = NodeService(
-            config, self._replica, self._machine, self._driver, self._disk, self._network
+            config=config,
+            replica=self._replica,
+            machine=self._machine,
+            driver=self._driver,
+            disk=self._disk,
+            network=self._network,
         )
 
     async def run(self) -> None:
@@ -137,10 +144,9 @@ class NodeProcess:
     async def _drain(self) -> None:
         """Take no more requests, and give those that wait a moment to be answered."""
         self._driver.refuse("this node is stopping; ask another")
-        deadline = asyncio.get_running_loop().time() + _DRAIN_S
-        while (
-            self._failure is None and not self._driver.idle and asyncio.get_running_loop().time() < deadline
-        ):
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _DRAIN_S
+        while self._failure is None and not self._driver.idle and loop.time() < deadline:
             await asyncio.sleep(0.01)
 
     def _on_fatal(self, error: BaseException) -> None:
@@ -149,8 +155,8 @@ class NodeProcess:
                 self._failure = StartError(f"a promise of the protocol is broken: {error}", EXIT_BROKEN)
             elif isinstance(error, OSError):
                 self._failure = StartError(
-                    f"writing the log in {self._config.data_dir} failed: {error}; nothing that depended on it was "
-                    "acknowledged. Check the disk before starting this node again",
+                    f"writing the log in {self._config.data_dir} failed: {error}; nothing that depended on it "
+                    "was acknowledged. Check the disk before starting this node again",
                     EXIT_DISK,
                 )
             else:
@@ -158,8 +164,16 @@ class NodeProcess:
             logger.error("this node stops", reason=str(self._failure), exc_info=error)
         self._stopping.set()
 
+    # The driver needs the disk and the network, and they call the driver: these tie the knot.
+
     def _on_disk_failure(self, error: BaseException) -> None:
         self._driver.disk_failed(error)
+
+    def _on_envelopes(self, envelopes: Sequence[Envelope]) -> None:
+        self._driver.on_envelopes(envelopes)
+
+    def _on_peer_lost(self, peer: NodeId) -> None:
+        self._driver.on_peer_lost(peer)
 
     # -- what is worth a line ------------------------------------------------------------------------------
 

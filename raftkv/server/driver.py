@@ -27,7 +27,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Driver:
-    """Runs one replica on the running event loop. Not thread-safe: everything happens on the loop's thread."""
+    """Runs one replica on the running event loop. Not thread-safe: all happens on the loop's thread."""
 
     def __init__(
         self,

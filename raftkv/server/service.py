@@ -24,6 +24,7 @@ class NodeService:
 
     def __init__(
         self,
+        *,
         config: Config,
         replica: Replica,
         machine: KvMachine,
