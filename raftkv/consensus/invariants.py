@@ -7,8 +7,10 @@ none).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from raftkv.consensus.quorum import majority
 
 if TYPE_CHECKING:
     from raftkv.consensus.log import Log
@@ -53,6 +55,28 @@ def check_state_machine_safety(applied: dict[Index, Entry], entry: Entry) -> Non
     known = applied.setdefault(entry.index, entry)
     if known != entry:
         raise InvariantBroken(f"state machine safety: {known} and {entry} were both applied at {entry.index}")
+
+
+def check_commit_monotonic(node: NodeId, before: Index, after: Index) -> None:
+    """A living node never takes back that something is committed (Figure 2: "increases monotonically")."""
+    if after < before:
+        raise InvariantBroken(f"commit index: {node} went back from {before} to {after}")
+
+
+def check_durability(committed: Entry, durable_logs: Collection[Sequence[Entry]]) -> None:
+    """A committed entry is on the disks of a majority, and stays there. One log for each voter, from index 1.
+
+    NB: with log matching, asking this of the last committed entry answers it for all before.
+    """
+    holders = sum(
+        len(durable) >= committed.index and durable[committed.index - 1] == committed
+        for durable in durable_logs
+    )
+    if holders < majority(len(durable_logs)):
+        raise InvariantBroken(
+            f"durability: committed entry {committed.index}@{committed.term} is on {holders} of "
+            f"{len(durable_logs)} disks"
+        )
 
 
 def _at(log: Log, index: int) -> Entry:

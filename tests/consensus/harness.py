@@ -1,0 +1,326 @@
+"""A whole cluster in one thread, for tests of the core: real ``Node``s, time that moves when told to, a
+network of queues and disks of queues, both controlled from outside.
+
+Nothing happens by itself but one thing: a disk that isn't ``slow`` completes its writes at the end of the
+turn that queued them. After every turn the checks of ``checks.py`` run over the whole cluster.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from raftkv.consensus import Envelope, Log, Node, Ready
+from raftkv.consensus.ready import ReadGrant
+from raftkv.consensus.roles import Leader
+from raftkv.consensus.types import (
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    Limits,
+    Mark,
+    Membership,
+    NodeId,
+    Term,
+    Timing,
+    Write,
+)
+from tests.consensus.checks import Checks
+
+Link = tuple[str, str]
+
+
+def entry(index: int, term: int, data: bytes = b"") -> Entry:
+    return Entry(Index(index), Term(term), EntryKind.BATCH, 0, data)
+
+
+def entries(*terms: int, first: int = 1) -> list[Entry]:
+    """A log whose entries have these terms, as the paper draws them."""
+    return [entry(first + i, term) for i, term in enumerate(terms)]
+
+
+@dataclass
+class Disk:
+    """What one server has durably, and the writes under way to it, oldest first."""
+
+    hard_state: HardState = HardState(Term(0), None)
+    entries: list[Entry] = field(default_factory=list)
+    slow: bool = False
+    queue: deque[tuple[Write | None, tuple[Envelope, ...], Mark]] = field(default_factory=deque)
+
+    def complete(self) -> None:
+        """Make the oldest write durable."""
+        write, _, _ = self.queue.popleft()
+        if write is not None:
+            self.hard_state = write.hard_state or self.hard_state
+            if write.entries:
+                first = write.entries[0].index
+                assert first <= len(self.entries) + 1, (
+                    f"a write from {first} leaves a gap after {len(self.entries)}"
+                )
+                self.entries[first - 1 :] = write.entries
+                assert [each.index for each in self.entries[first - 1 :]] == list(
+                    range(first, len(self.entries) + 1)
+                )
+
+
+@dataclass
+class Server:
+    """One server: its disk survives a crash, its node and what it applied don't."""
+
+    node_id: NodeId
+    disk: Disk
+    node: Node | None = None
+    applied: list[Entry] = field(default_factory=list)
+    grants: list[ReadGrant] = field(default_factory=list)
+
+
+Observer = Callable[[Server, Ready], None]
+
+
+class Cluster:
+    """``names`` are the voters. ``seed`` drives the nodes' own chance, unless ``uniform`` is given."""
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        *,
+        seed: int = 0,
+        uniform: Callable[[float, float], float] | None = None,
+        timing: Timing = Timing(),
+        limits: Limits = Limits(),
+        logs: Mapping[str, list[Entry]] | None = None,
+        hard_states: Mapping[str, HardState] | None = None,
+    ) -> None:
+        self.membership = Membership.of(*names)
+        self.timing, self.limits = timing, limits
+        self.uniform = uniform or random.Random(seed).uniform
+        self.now_ms = 0.0
+        self.links: dict[Link, deque[Envelope]] = {}
+        self.cuts: set[Link] = set()
+        self.checks = Checks(len(self.membership.voters))
+        self.observe: Observer = lambda server, ready: None
+        self.on_send: Callable[[Envelope], None] = lambda envelope: None
+        self.on_write: Callable[[Server, Write], None] = lambda server, write: None
+        self.servers: dict[str, Server] = {}
+        for name in self.membership.voters:
+            log = list((logs or {}).get(name, []))
+            term = log[-1].term if log else Term(0)
+            hard_state = (hard_states or {}).get(name, HardState(term, None))
+            self.servers[name] = Server(name, Disk(hard_state, log))
+            self.restart(name)
+
+    # -- looking -------------------------------------------------------------------------------------------
+
+    def node(self, name: str) -> Node:
+        node = self.servers[name].node
+        assert node is not None, f"{name} is down"
+        return node
+
+    @property
+    def living(self) -> list[Server]:
+        return [server for server in self.servers.values() if server.node is not None]
+
+    @property
+    def leaders(self) -> list[str]:
+        """Those who think they lead, the latest term last."""
+        found = [s for s in self.living if s.node and isinstance(s.node.role, Leader)]
+        return [s.node_id for s in sorted(found, key=lambda s: s.node.current_term if s.node else 0)]
+
+    def in_flight(self, sender: str | None = None, receiver: str | None = None) -> list[Envelope]:
+        return [
+            envelope
+            for (source, target), queue in sorted(self.links.items())
+            if sender in (None, source) and receiver in (None, target)
+            for envelope in queue
+        ]
+
+    # -- a turn --------------------------------------------------------------------------------------------
+
+    def turn(self, server: Server) -> None:
+        """Carry out what a node's inputs led to, under the contract of ``Ready``."""
+        node, disk = server.node, server.disk
+        assert node is not None
+        while True:
+            ready = node.take_ready()
+            self.observe(server, ready)
+            for envelope in ready.messages:
+                self.send(envelope)
+            if ready.write is not None or (ready.promises and disk.queue):
+                disk.queue.append((ready.write, ready.promises, ready.mark))
+            else:
+                self._release(server, ready.promises)
+            for each in ready.committed:
+                assert each.index == len(server.applied) + 1, "applied out of order"
+                server.applied.append(each)
+                self.checks.entry_applied(each)
+            for grant in ready.reads:
+                self.checks.read_granted(grant)
+                server.grants.append(grant)
+            self._check(server)
+            if disk.queue and not disk.slow:
+                self._complete(server)
+            elif not node.has_more:
+                return
+
+    def _check(self, server: Server) -> None:
+        assert server.node is not None
+        nodes = [each.node for each in self.living if each.node]
+        self.checks.turn_ended(server.node, nodes, [each.disk.entries for each in self.servers.values()])
+
+    def _release(self, server: Server, promises: tuple[Envelope, ...]) -> None:
+        for promise in promises:
+            self.checks.promise_left(promise, server.disk.hard_state, server.disk.entries)
+            self.send(promise)
+
+    def _complete(self, server: Server) -> None:
+        write, promises, mark = server.disk.queue[0]
+        if write is not None:
+            self.on_write(server, write)
+        server.disk.complete()
+        self.checks.disk_changed([each.disk.entries for each in self.servers.values()])
+        self._release(server, promises)
+        if write is not None and server.node is not None:
+            server.node.persisted(mark)
+
+    def complete_write(self, name: str) -> None:
+        """The oldest write of a slow disk becomes durable."""
+        server = self.servers[name]
+        self._complete(server)
+        self.turn(server)
+
+    # -- the network ---------------------------------------------------------------------------------------
+
+    def send(self, envelope: Envelope) -> None:
+        self.on_send(envelope)
+        link = (envelope.sender, envelope.receiver)
+        if link not in self.cuts:
+            self.links.setdefault(link, deque()).append(envelope)
+
+    def deliver(self, link: Link, position: int = 0) -> None:
+        """Hand over one message of a link (the oldest, unless told otherwise). The dead don't listen."""
+        queue = self.links[link]
+        envelope = queue[position]
+        del queue[position]
+        self.receive(envelope)
+
+    def receive(self, envelope: Envelope) -> None:
+        server = self.servers[envelope.receiver]
+        if server.node is not None and (envelope.sender, envelope.receiver) not in self.cuts:
+            server.node.step(envelope)
+            self.turn(server)
+
+    def cut(self, one: str, other: str, *, both: bool = True) -> None:
+        """From now on nothing gets from ``one`` to ``other``. What is in flight stays, for after healing."""
+        self.cuts.add((one, other))
+        if both:
+            self.cuts.add((other, one))
+
+    def isolate(self, name: str) -> None:
+        for other in self.servers:
+            if other != name:
+                self.cut(name, other)
+
+    def heal(self) -> None:
+        self.cuts.clear()
+
+    # -- time and life -------------------------------------------------------------------------------------
+
+    def tick(self, name: str) -> None:
+        server = self.servers[name]
+        assert server.node is not None
+        server.node.tick(self.now_ms)
+        self.turn(server)
+
+    def advance(self, ms: float) -> None:
+        """Let time pass and tick everyone who is alive, once, at its end."""
+        self.now_ms += ms
+        for server in self.living:
+            self.tick(server.node_id)
+
+    def campaign(self, name: str) -> None:
+        """Time passes until this node's election timeout, and only this node looks at the clock."""
+        self.now_ms = max(self.now_ms, self.node(name).due_ms)
+        self.tick(name)
+
+    def crash(self, name: str, written: int = 0) -> None:
+        """Kill a node. Of the writes under way, the first ``written`` still reach the disk."""
+        server = self.servers[name]
+        server.node = None
+        for _ in range(min(written, len(server.disk.queue))):
+            server.disk.complete()
+        server.disk.queue.clear()
+        server.applied, server.grants = [], []
+        self.checks.forget(server.node_id)
+        self.checks.disk_changed([each.disk.entries for each in self.servers.values()])
+
+    def restart(self, name: str) -> None:
+        server = self.servers[name]
+        server.node = Node(
+            server.node_id,
+            self.membership,
+            uniform=self.uniform,
+            now_ms=self.now_ms,
+            hard_state=server.disk.hard_state,
+            log=Log(server.disk.entries),
+            timing=self.timing,
+            limits=self.limits,
+        )
+
+    # -- clients -------------------------------------------------------------------------------------------
+
+    def propose(self, name: str, *batches: bytes) -> bool:
+        taken = self.node(name).propose(batches)
+        self.turn(self.servers[name])
+        return taken
+
+    def read(self, name: str, read_id: int) -> bool:
+        self.checks.read_asked(read_id)
+        taken = self.node(name).read(read_id)
+        self.turn(self.servers[name])
+        return taken
+
+    def peer_lost(self, name: str, peer: str) -> None:
+        self.node(name).peer_lost(NodeId(peer))
+        self.turn(self.servers[name])
+
+    # -- running -------------------------------------------------------------------------------------------
+
+    def settle(self, max_steps: int = 100_000) -> None:
+        """Deliver all that can be, oldest first, link by link, until nothing is in flight. No time passes."""
+        for _ in range(max_steps):
+            busy = [link for link, queue in sorted(self.links.items()) if queue and link not in self.cuts]
+            if not busy:
+                return
+            for link in busy:
+                if self.links[link]:
+                    self.deliver(link)
+        raise AssertionError("the cluster never comes to rest")
+
+    def run(self, ms: float, until: Callable[[], bool] = lambda: False, latency_ms: float = 0.5) -> bool:
+        """Let ``ms`` pass with a working network; stop as soon as ``until`` holds, and say whether."""
+        end = self.now_ms + ms
+        while not until():
+            due = min((server.node.due_ms for server in self.living if server.node), default=end)
+            busy = any(queue and link not in self.cuts for link, queue in self.links.items())
+            at = max(self.now_ms, min(due, self.now_ms + latency_ms if busy else due))
+            if at > end:
+                return until()
+            self.now_ms = at
+            for server in self.living:
+                self.tick(server.node_id)
+            for link in sorted(self.links):
+                for _ in range(len(self.links[link]) if link not in self.cuts else 0):
+                    self.deliver(link)
+        return True
+
+    def elect(self, name: str) -> None:
+        """A test's usual start: ``name`` leads, and its no-op is committed everywhere."""
+        self.campaign(name)
+        self.settle()
+        self.advance(self.timing.commit_notice_ms)
+        self.settle()
+        assert isinstance(self.node(name).role, Leader)
