@@ -81,7 +81,7 @@ def test_a_write_that_waits_at_a_living_node_when_the_leader_dies_is_done_once(s
             server.put(b"%s-%d" % (server.name.encode(), i))
             server.turn()
         if i == seed % 20:  # some batches are committed, some appended, some still on their way
-            for _ in range(seed % 7):
+            for _ in range(cluster.random.randrange(100)):
                 if cluster.queue:
                     envelope = cluster.queue.popleft()
                     cluster[envelope.receiver].replica.step(envelope)
