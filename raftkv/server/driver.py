@@ -49,7 +49,8 @@ class Driver:
         self._turn_due = False
         self._stopped = False
         self._refuse_detail: str | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due_s = float("inf")
         # Promises of turns whose write is under way, oldest first; one without a write of its own joins the
         # last.
         self._promised: deque[list[Envelope]] = deque()
@@ -113,9 +114,8 @@ class Driver:
         self._wake()
 
     def _on_timer(self) -> None:
-        assert self._timer is not None
-        self._observer.woke(late_ms=(self._loop.time() - self._timer.when()) * 1000)
-        self._timer = None
+        self._observer.woke(late_ms=(self._loop.time() - self._timer_due_s) * 1000)
+        self._timer, self._timer_due_s = None, float("inf")
         self._wake()
 
     # -- the turn ------------------------------------------------------------------------------------------
@@ -161,12 +161,12 @@ class Driver:
         """Wake when the replica is due. A timer that is due earlier stays: waking early costs less than
         resetting.
         """
-        due = self._replica.due_ms / 1000
+        due_s = self._replica.due_ms / 1000
+        if self._timer_due_s <= due_s:
+            return
         if self._timer is not None:
-            if self._timer.when() <= due:
-                return
             self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._on_timer)
+        self._timer, self._timer_due_s = self._loop.call_at(due_s, self._on_timer), due_s
 
     # -- the end -------------------------------------------------------------------------------------------
 
