@@ -1,0 +1,128 @@
+"""The node's links to all its peers, as one ``ports.Transport``.
+
+Lossy by contract: a peer that is away or doesn't keep up misses messages, and Raft resends what matters.
+Everything runs on the event loop that ``start`` was called on; no method may be called from another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from raftkv.consensus.messages import Envelope
+from raftkv.consensus.types import NodeId
+from raftkv.ports import PeerView
+from raftkv.transport.hello import Identity
+from raftkv.transport.limits import LinkLimits
+from raftkv.transport.link import OutgoingLink
+from raftkv.transport.listener import Listener
+from raftkv.transport.peers import PeerRegister
+from raftkv.wire.reports import encode_status
+
+
+class PeerNetwork:
+    """Listens for the peers, and keeps one link to each up."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        listen: tuple[str, int],
+        peers: Mapping[NodeId, str],
+        on_envelopes: Callable[[Sequence[Envelope]], None],
+        on_peer_lost: Callable[[NodeId], None],
+        on_link_change: Callable[[NodeId, str, bool], None] | None = None,
+        limits: LinkLimits | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """``peers``: the other nodes and the ``host:port`` of each one's peer port.
+
+        The callbacks are called on the event loop and must neither block nor raise: ``on_envelopes`` with
+        each frame's envelopes, in order, from the receive loop; ``on_peer_lost`` once when an established
+        link to or from a peer breaks, until one is up again; ``on_link_change`` with (node, "in" or "out",
+        up). An exception from ``on_envelopes`` closes the link and goes to the loop's exception handler.
+        ``rng`` jitters the reconnects.
+        """
+        if identity.node_id in peers:
+            raise ValueError(f"{identity.node_id} can't be its own peer")
+        self._listen = listen
+        self._limits = limits or LinkLimits()
+        self._register = PeerRegister(
+            peers,
+            clock_s=lambda: asyncio.get_running_loop().time(),
+            on_peer_lost=on_peer_lost,
+            on_link_change=on_link_change,
+        )
+        rng = rng or random.Random()
+        self._links = {
+            node: OutgoingLink(
+                node,
+                identity=identity,
+                register=self._register,
+                limits=self._limits,
+                rng=rng,
+            )
+            for node in sorted(peers)
+        }
+        self._listener = Listener(
+            identity=identity,
+            register=self._register,
+            on_envelopes=on_envelopes,
+            on_link=lambda node: self._links[node].hurry(),
+            limits=self._limits,
+        )
+        self._closing = False
+
+    async def start(self) -> None:
+        """Bind the peer port and begin to connect. Raises ``StartError`` (73) where the port can't be had."""
+        host, port = self._listen
+        self._listen = host, await self._listener.start(host, port)
+        for link in self._links.values():
+            link.start()
+
+    async def close(self) -> None:
+        """Say goodbye to all peers, at most ``close_timeout_ms`` for each step. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self._register.silence()
+        await asyncio.gather(*(link.close() for link in self._links.values()))
+        await self._listener.close()
+
+    @property
+    def listening(self) -> tuple[str, int]:
+        """Host and port of the peer port; after ``start`` the real one where port 0 was asked for."""
+        return self._listen
+
+    def send(self, envelopes: Sequence[Envelope]) -> None:
+        """Queue each envelope for its receiver, in order. Never blocks; a full queue or broken link drops.
+
+        Raises ``KeyError`` for a receiver that is no peer.
+        """
+        links = self._links
+        for envelope in envelopes:
+            links[envelope.receiver].queue.push(envelope)
+
+    def publish(self, status: Mapping[str, Any]) -> None:
+        """Send ``status`` (JSON types) to every peer; a later one replaces it where it still waits.
+
+        Raises ``WireError`` where it isn't JSON-like or is over 64 KiB.
+        """
+        frame = encode_status(status)
+        for link in self._links.values():
+            link.queue.publish(frame)
+
+    def views(self) -> list[PeerView]:
+        """The peers as this node sees them, sorted by id."""
+        return self._register.views()
+
+    def dropped_messages(self) -> dict[NodeId, int]:
+        """Envelopes not sent since the start, by receiver: its link was down, or its queue full."""
+        return {node: link.queue.dropped_messages for node, link in self._links.items()}
+
+    def move_peer(self, node: NodeId, address: str) -> None:
+        """From the next attempt on, look for ``node`` at ``address`` (host:port). A link that is up stays."""
+        self._register.move(node, address)
+        self._links[node].hurry()
