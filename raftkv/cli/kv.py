@@ -1,0 +1,187 @@
+"""``put``, ``get``, ``delete``, ``list``: the key-value calls for people and scripts.
+
+Values are bytes: ``get`` writes exactly what ``put`` was given.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+import click
+
+from raftkv.cli.options import cluster_of, cluster_options, raw_bytes, raw_key
+from raftkv.cli.output import Failure, on_terminal, print_json, printable, reported
+from raftkv.client import Endpoint, Refused
+from raftkv.client import kv as calls
+
+PAGE_ITEMS = 100  # of up to 1 MiB each
+PAGE_KEYS = 1_000
+TERMINAL_ITEMS = 1_000  # nobody reads more on a screen; a pipe or --limit gets them all
+PREVIEW_CHARACTERS = 60
+
+
+@click.command()
+@click.argument("key", callback=raw_key)
+@click.argument("value", callback=raw_bytes, required=False)
+@click.option(
+    "--if-revision", type=click.IntRange(min=0), metavar="N", help="Only if the key was last changed at N."
+)
+@click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
+@cluster_options
+def put(
+    *,
+    key: bytes,
+    value: bytes | None,
+    if_revision: int | None,
+    if_absent: bool,
+    endpoints: tuple[Endpoint, ...],
+    timeout_s: float,
+    output: str,
+) -> None:
+    """Set KEY to VALUE.
+
+    VALUE "-", or none in a pipe, is read from standard input as it is. Put "--" before a key or value that
+    begins with a dash.
+    """
+    if if_absent and if_revision is not None:
+        raise click.UsageError("--if-revision and --if-absent exclude each other")
+    if value is None and sys.stdin.isatty():
+        raise click.UsageError('give a VALUE, or "-" to read it from standard input')
+    if value is None or value == b"-":
+        value = sys.stdin.buffer.read()
+    with reported():
+        cluster = cluster_of(endpoints, timeout_s)
+        done = calls.put(cluster, key, value, if_revision=if_revision, if_absent=if_absent)
+    if output == "json":
+        print_json(done)
+        return
+    what = "created" if done.get("created") else "replaced"
+    click.echo(f"{what} {printable(key)} (revision {done.get('revision')}, version {done.get('version')})")
+
+
+@click.command()
+@click.argument("key", callback=raw_key)
+@click.option(
+    "--consistency",
+    type=click.Choice(["linearizable", "stale"]),
+    default="linearizable",
+    show_default=True,
+    help="stale: what the node that is asked has, without a quorum.",
+)
+@cluster_options
+def get(key: bytes, consistency: str, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) -> None:
+    """Write the value of KEY to standard output, byte for byte.
+
+    With --output json: its revisions too. Exits 1 where there is no such key.
+    """
+    try:
+        with reported():
+            cluster = cluster_of(endpoints, timeout_s)
+            if output == "json":
+                print_json(calls.get_envelope(cluster, key, consistency))
+                return
+            value = calls.get(cluster, key, consistency)
+    except Failure as failure:
+        cause = failure.__cause__
+        if isinstance(cause, Refused) and cause.problem.code == "key_not_found":
+            raise Failure(f"there is no key {printable(key)}") from cause
+        raise
+    sys.stdout.buffer.write(value)
+    sys.stdout.buffer.flush()
+    if on_terminal() and value and not value.endswith(b"\n"):
+        click.echo(err=True)  # NB: not on stdout, which gets the value and nothing else
+
+
+@click.command()
+@click.argument("key", callback=raw_key)
+@cluster_options
+def delete(key: bytes, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) -> None:
+    """Delete KEY. That there was none is no error."""
+    with reported():
+        done = calls.delete(cluster_of(endpoints, timeout_s), key)
+    if output == "json":
+        print_json(done)
+    elif done.get("deleted"):
+        click.echo(f"deleted {printable(key)} (revision {done.get('revision')})")
+    else:
+        click.echo(f"there was no key {printable(key)}")
+
+
+@click.command("list")
+@click.argument("prefix", callback=raw_bytes, default="")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N keys.")
+@click.option("--keys-only", is_flag=True, help="Leave the values out.")
+@click.option("--reverse", is_flag=True, help="From the last key to the first.")
+@cluster_options
+def list_keys(
+    *,
+    prefix: bytes,
+    limit: int | None,
+    keys_only: bool,
+    reverse: bool,
+    endpoints: tuple[Endpoint, ...],
+    timeout_s: float,
+    output: str,
+) -> None:
+    """List the keys that begin with PREFIX, in byte order.
+
+    A table on a terminal (its first 1,000 keys, or --limit). In a pipe one line each: the key, a tab and
+    the value, with control characters, backslashes and bytes that aren't UTF-8 as \\n, \\\\, \\xff. JSON is
+    exact.
+    """
+    table = output == "table" and on_terminal()
+    asked = limit if limit is not None or not table else TERMINAL_ITEMS + 1
+    with reported():
+        cluster = cluster_of(endpoints, timeout_s)
+        runs = calls.pages(
+            cluster,
+            prefix,
+            limit=asked,
+            page_items=PAGE_KEYS if keys_only else PAGE_ITEMS,
+            keys_only=keys_only,
+            reverse=reverse,
+        )
+        items = chain.from_iterable(page.items for page in runs)
+        if table:
+            _print_table(items, keys_only, limit)
+        elif output == "json":
+            _print_array(items)
+        else:
+            for item in items:
+                line = printable(calls.item_bytes(item, "key"))
+                click.echo(line if keys_only else f"{line}\t{printable(calls.item_bytes(item, 'value'))}")
+
+
+def _print_array(items: Iterator[dict[str, Any]]) -> None:
+    # One array, an item a line, written as it comes: it may be long.
+    separator = "[\n"
+    for item in items:
+        click.echo(separator + json.dumps(item, ensure_ascii=False), nl=False)
+        separator = ",\n"
+    click.echo("[]" if separator == "[\n" else "\n]")
+
+
+def _print_table(items: Iterator[dict[str, Any]], keys_only: bool, limit: int | None) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only where it is needed: it is slow to import
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    shown = list(items if limit is not None else islice(items, TERMINAL_ITEMS))
+    columns = ["KEY"] if keys_only else ["KEY", "VALUE", "REVISION", "VERSION"]
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, justify="right" if column in ("REVISION", "VERSION") else "left")
+    for item in shown:
+        row = [Text(printable(calls.item_bytes(item, "key")), style="cyan", overflow="fold")]
+        if not keys_only:
+            preview = Text(printable(calls.item_bytes(item, "value")[: PREVIEW_CHARACTERS * 4]))
+            preview.truncate(PREVIEW_CHARACTERS, overflow="ellipsis")
+            row += [preview, Text(str(item.get("mod_revision", ""))), Text(str(item.get("version", "")))]
+        grid.add_row(*row)
+    Console().print(grid if shown else "no keys", highlight=False)
+    if next(items, None) is not None:
+        click.echo(f"... and more: give --limit N, or pipe it (first {TERMINAL_ITEMS:,} shown)", err=True)

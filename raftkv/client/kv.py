@@ -1,0 +1,106 @@
+"""The key-value calls: what is asked for each, and its answer in Python's terms.
+
+Keys and values are bytes. Every call raises what ``Cluster.read`` or ``Cluster.write`` raises.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from raftkv.client.errors import OutcomeUnknown, Problem, Refused
+from raftkv.client.exchange import Reply, Request
+from raftkv.client.failover import Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Items in the requested order, each the envelope the node sent; ``cursor`` asks for the next page."""
+
+    items: tuple[dict[str, Any], ...]
+    cursor: str | None
+    revision: int
+
+
+def key_path(key: bytes) -> str:
+    """``/v1/kv/...`` of a key: all but RFC 3986's unreserved characters and "/" are percent-encoded."""
+    return "/v1/kv/" + quote(key, safe="/")
+
+
+def put(
+    cluster: Cluster, key: bytes, value: bytes, *, if_revision: int | None = None, if_absent: bool = False
+) -> dict[str, Any]:
+    """Set a key: ``{"key", "revision", "version", "created"}``. A condition that fails raises ``Refused``."""
+    query: list[tuple[str, str | bytes]] = []
+    if if_revision is not None:
+        query.append(("if_revision", str(if_revision)))
+    if if_absent:
+        query.append(("if_absent", "true"))
+    return _written(cluster.write(Request("PUT", key_path(key), tuple(query), value)))
+
+
+def delete(cluster: Cluster, key: bytes) -> dict[str, Any]:
+    """Remove a key: ``{"deleted": 0 | 1, "revision"}``."""
+    return _written(cluster.write(Request("DELETE", key_path(key))))
+
+
+def get(cluster: Cluster, key: bytes, consistency: str) -> bytes:
+    """A key's value, byte for byte. Raises ``Refused`` with status 404 where there is none."""
+    return cluster.read(Request("GET", key_path(key), (("consistency", consistency),))).body
+
+
+def get_envelope(cluster: Cluster, key: bytes, consistency: str) -> dict[str, Any]:
+    """A key's value with its revisions, as JSON shows it (``value`` or ``value_base64``)."""
+    query = (("consistency", consistency), ("format", "json"))
+    return _document(cluster.read(Request("GET", key_path(key), query)))
+
+
+def pages(
+    cluster: Cluster, prefix: bytes, *, limit: int | None, page_items: int, keys_only: bool, reverse: bool
+) -> Iterator[Page]:
+    """The keys under ``prefix`` in key order, ``limit`` of them at most, ``page_items`` a request."""
+    cursor: str | None = None
+    left = limit
+    while left is None or left > 0:
+        wanted = page_items if left is None else min(left, page_items)
+        query: list[tuple[str, str | bytes]] = [("prefix", prefix), ("limit", str(wanted))]
+        query += [("keys_only", "true")] if keys_only else []
+        query += [("reverse", "true")] if reverse else []
+        query += [("cursor", cursor)] if cursor is not None else []
+        document = _document(cluster.read(Request("GET", "/v1/kv", tuple(query))))
+        items = tuple(document.get("items", ()))
+        cursor = document.get("cursor")
+        yield Page(items, cursor, int(document.get("revision", 0)))
+        if cursor is None:
+            return
+        left = None if left is None else left - len(items)
+
+
+def item_bytes(item: dict[str, Any], field: str) -> bytes:
+    """``key`` or ``value`` of an envelope, whichever of its two forms it came in; b"" where it is missing."""
+    if (encoded := item.get(f"{field}_base64")) is not None:
+        return b64decode(encoded)
+    return str(item.get(field) or "").encode()
+
+
+def _document(reply: Reply) -> dict[str, Any]:
+    try:
+        document = json.loads(reply.body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        detail = f"{reply.endpoint} did not answer with a JSON object: is it a raftkv node?"
+        raise Refused(Problem(reply.status, "bad_answer", detail, None, None))
+    return document
+
+
+def _written(reply: Reply) -> dict[str, Any]:
+    try:
+        return _document(reply)
+    except Refused as error:
+        # Whoever answered 2xx without a result did something, but not what a raftkv node does.
+        raise OutcomeUnknown(error.problem.detail) from error
