@@ -22,6 +22,8 @@ from raftkv.kv.commands import (
 from raftkv.kv.session import BatchId, Sessions, decode_batch, encode_batch
 from raftkv.kv.store import Store
 
+_PUT, _DELETE = int(Opcode.PUT), int(Opcode.DELETE)
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -63,27 +65,30 @@ class KvMachine:
         return Applied(batch, [self._execute(command) for command in commands])
 
     def _execute(self, command: Any) -> Result:
-        # NB: the bytes come from our own handlers, but an entry is forever: check before anything changes.
-        match command:
-            case [Opcode.PUT, bytes(key), bytes(value), str() | None as content_type, condition]:
-                refused = self._check(key, condition)
+        # NB: the bytes come from our own handlers, but an entry is forever: check before anything changes. Plain
+        # comparisons, for this runs for every operation on every node (match over the enum took twice as long).
+        if type(command) is not list or len(command) < 3 or type(command[1]) is not bytes:
+            return Malformed("unknown command")
+        opcode, key = command[0], command[1]
+        if opcode == _PUT and len(command) == 5:
+            _, _, value, content_type, condition = command
+            if type(value) is bytes and (content_type is None or type(content_type) is str):
+                refused = None if condition is None else self._check(key, condition)
                 if refused is not None:
                     return refused
                 item = self.store.put(key, value, content_type)
                 return PutResult(item.mod_revision, item.version)
-            case [Opcode.DELETE, bytes(key), condition]:
-                refused = self._check(key, condition)
-                if refused is not None:
-                    return refused
-                deleted = self.store.delete(key)
-                return DeleteResult(int(deleted), self.store.revision)
-            case _:
-                return Malformed("unknown command")
+        elif opcode == _DELETE and len(command) == 3:
+            condition = command[2]
+            refused = None if condition is None else self._check(key, condition)
+            if refused is not None:
+                return refused
+            deleted = self.store.delete(key)
+            return DeleteResult(int(deleted), self.store.revision)
+        return Malformed("unknown command")
 
     def _check(self, key: bytes, condition: Any) -> Refused | Malformed | None:
         """None if ``condition`` holds of ``key``."""
-        if condition is None:
-            return None
         current = self.store.mod_revision(key)
         match condition:
             case [ConditionKind.EXISTS, _]:
