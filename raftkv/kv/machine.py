@@ -65,8 +65,9 @@ class KvMachine:
         return Applied(batch, [self._execute(command) for command in commands])
 
     def _execute(self, command: Any) -> Result:
-        # NB: the bytes come from our own handlers, but an entry is forever: check before anything changes. Plain
-        # comparisons, for this runs for every operation on every node (match over the enum took twice as long).
+        # NB: the bytes come from our own handlers, but an entry is forever: check before anything changes.
+        # Plain comparisons, for this runs for every operation on every node (match over the enum took twice
+        # as long).
         if type(command) is not list or len(command) < 3 or type(command[1]) is not bytes:
             return Malformed("unknown command")
         opcode, key = command[0], command[1]
