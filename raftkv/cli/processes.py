@@ -20,6 +20,7 @@ from typing import IO
 
 from raftkv.client import Endpoint
 
+PROGRAM = (sys.executable, "-m", "raftkv")  # what the children run
 HOST = "127.0.0.1"
 PEER_PORT_DISTANCE = 1_000
 LOG_TAIL_BYTES = 4_096
@@ -94,7 +95,7 @@ def plan(nodes: int, port: int, data_dir: Path, config: Path | None) -> list[Chi
     names = [f"n{number}" for number in range(1, nodes + 1)]
     ports = {name: port + offset for offset, name in enumerate(names)}
     cluster = ",".join(f"{name}={HOST}:{ports[name] + PEER_PORT_DISTANCE}" for name in names)
-    program = [sys.executable, "-m", "raftkv", *(["--config", str(config)] if config is not None else [])]
+    program = (*PROGRAM, *(("--config", str(config)) if config is not None else ()))
     return [
         Child(
             name,

@@ -157,6 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+def handler_of(stub: Stub) -> type[BaseHTTPRequestHandler]:
+    return type("Handler", (_Handler,), {"stub": stub})
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = False  # so that closing the server waits for them
 
@@ -170,7 +174,7 @@ def running(*stubs: Stub) -> Iterator[tuple[Stub, ...]]:
     servers = []
     try:
         for stub in stubs:
-            server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": stub}))
+            server = _Server(("127.0.0.1", 0), handler_of(stub))
             servers.append((server, stub))
             stub.port = server.server_address[1]
             threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
