@@ -172,16 +172,16 @@ class RaftElection:
     def on_request_vote(self, sender: NodeId, request: RequestVote) -> None:
         """Grant at most one vote a term, first come first served, to a log with all of ours (5.2, 5.4.1)."""
         core = self._core
-        granted = (
-            isinstance(core.role, Follower)
-            and core.voted_for in (None, sender)
-            and core.log.is_up_to_date(request.last_log_index, request.last_log_term)
+        # NB: a pre-candidate has voted for nobody yet; a candidate and a leader have voted for themselves.
+        granted = core.voted_for in (None, sender) and core.log.is_up_to_date(
+            request.last_log_index, request.last_log_term
         )
         if not granted:
             core.send(sender, RequestVoteReply(granted=False))
             return
-        assert isinstance(core.role, Follower)
         core.voted_for = sender
+        if not isinstance(core.role, Follower):
+            core.role = Follower(None, float("inf"))
         core.role.election_due_ms = self._timeout()
         self._hunting_until_ms = float("-inf")
         core.promise(sender, RequestVoteReply(granted=True))
