@@ -32,7 +32,12 @@ class Chaos:
         size = self.random.choice(SIZES)
         limits = SMALL if self.random.random() < 0.5 else Limits()
         self.names = [f"n{i}" for i in range(1, size + 1)]
-        self.cluster = Cluster(self.names, uniform=self.random.uniform, limits=limits)
+        self.cluster = Cluster(
+            self.names,
+            uniform=lambda name: self.random.uniform,
+            limits=limits,
+            exact_clocks=self.random.random() < 0.5,
+        )
         self.next_id = 0
         self.overwritten = 0  # how often a conflicting suffix was cut from a disk
         self.cluster.on_write = self._see_write

@@ -82,14 +82,18 @@ Observer = Callable[[Server, Ready], None]
 
 
 class Cluster:
-    """``names`` are the voters. ``seed`` drives the nodes' own chance, unless ``uniform`` is given."""
+    """``names`` are the voters. ``seed`` drives the nodes' own chance, unless ``uniform`` is given, which
+    makes each node's from its name. Nodes learn the time by ``tick`` alone; with ``exact_clocks``, by every
+    message too.
+    """
 
     def __init__(
         self,
         names: Iterable[str],
         *,
         seed: int = 0,
-        uniform: Callable[[float, float], float] | None = None,
+        uniform: Callable[[str], Callable[[float, float], float]] | None = None,
+        exact_clocks: bool = True,
         timing: Timing = Timing(),
         limits: Limits = Limits(),
         logs: Mapping[str, list[Entry]] | None = None,
@@ -97,7 +101,9 @@ class Cluster:
     ) -> None:
         self.membership = Membership.of(*names)
         self.timing, self.limits = timing, limits
-        self.uniform = uniform or random.Random(seed).uniform
+        chance = random.Random(seed).uniform
+        self.uniform = uniform or (lambda name: chance)
+        self.exact_clocks = exact_clocks
         self.now_ms = 0.0
         self.links: dict[Link, deque[Envelope]] = {}
         self.cuts: set[Link] = set()
@@ -210,6 +216,9 @@ class Cluster:
     def receive(self, envelope: Envelope) -> None:
         server = self.servers[envelope.receiver]
         if server.node is not None and (envelope.sender, envelope.receiver) not in self.cuts:
+            if self.exact_clocks:  # NB: time without ticks, which no input offers
+                core = server.node._core
+                core.now_ms = max(core.now_ms, self.now_ms)
             server.node.step(envelope)
             self.turn(server)
 
@@ -262,7 +271,7 @@ class Cluster:
         server.node = Node(
             server.node_id,
             self.membership,
-            uniform=self.uniform,
+            uniform=self.uniform(name),
             now_ms=self.now_ms,
             hard_state=server.disk.hard_state,
             log=Log(server.disk.entries),
