@@ -39,9 +39,9 @@ def ending(message: Any, connection: Socket) -> str:
     """Why ``receive`` gave something else than a binary frame: one line."""
     if message.type is aiohttp.WSMsgType.CLOSE:
         return f"closed by the peer: {message.data} {message.extra or ''}".rstrip()
-    if message.type is aiohttp.WSMsgType.ERROR:
-        return f"broken: {message.data or type(message.data).__name__}"
     if message.type is aiohttp.WSMsgType.TEXT:
         return "the peer sent a text frame"
-    error = connection.exception()
-    return f"broken: {error}" if error is not None else "connection lost"
+    error = message.data if message.type is aiohttp.WSMsgType.ERROR else connection.exception()
+    if error is None or isinstance(error, ConnectionError):
+        return "connection lost"  # aiohttp's text would be about its failed goodbye, not about the loss
+    return f"broken: {error or type(error).__name__}"

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -205,7 +205,8 @@ async def another_process(one: Node) -> AsyncIterator[asyncio.subprocess.Process
         await until(one.connected)
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):  # the test may have killed it
+            process.kill()
         await process.communicate()
 
 
