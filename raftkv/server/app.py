@@ -43,7 +43,8 @@ EXIT_PORT = 73  # EX_CANTCREAT
 EXIT_DISK = 74  # EX_IOERR
 
 _GROUP = GroupId(0)
-_DRAIN_S = 2.0
+_DRAIN_S = 2.0  # for requests that wait when the node is told to stop
+_GOODBYE_S = 1.0  # for connections to end by themselves
 _PUBLISH_S = 1.0
 _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
 
@@ -89,11 +90,12 @@ class NodeProcess:
         )
 
     async def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or a failure. Raises ``StartError`` if the node can't start or go on."""
+        """Serve until SIGTERM, SIGINT or a failure. Raises ``StartError`` if it can't start or go on."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        runner = web.ServerRunner(RestServer(self._service, self._machine.store, self._api_limits()))
+        api = RestServer(self._service, self._machine.store, self._api_limits())
+        runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
         publisher = asyncio.create_task(self._publish())
         try:
             await self._network.start()
@@ -146,7 +148,8 @@ class NodeProcess:
         self._driver.refuse("this node is stopping; ask another")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _DRAIN_S
-        while self._failure is None and not self._driver.idle and loop.time() < deadline:
+        # Once in a node's life: not worth an event on the hot path.
+        while self._failure is None and not self._driver.idle and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     def _on_fatal(self, error: BaseException) -> None:
@@ -155,7 +158,7 @@ class NodeProcess:
                 self._failure = StartError(f"a promise of the protocol is broken: {error}", EXIT_BROKEN)
             elif isinstance(error, OSError):
                 self._failure = StartError(
-                    f"writing the log in {self._config.data_dir} failed: {error}; nothing that depended on it "
+                    f"writing the log in {self._config.data_dir} failed: {error}; nothing that needed it "
                     "was acknowledged. Check the disk before starting this node again",
                     EXIT_DISK,
                 )
