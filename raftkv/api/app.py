@@ -96,14 +96,21 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        self.force_close()
+        response = problem(self._error(status, exc, message))
+        # NB: not the connection's own force_close, which would drop the answer: it closes once that is sent.
+        response.force_close()
+        return response
+
+    def _error(self, status: int, exc: BaseException | None, message: str | None) -> RaftkvError:
+        if isinstance(exc, ConnectionError):  # the client is gone: nobody reads this
+            return RaftkvError("the connection broke", outcome=Outcome.UNKNOWN)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("a connection failed", error=repr(exc))
-            return problem(RaftkvError("the server made a mistake", outcome=Outcome.UNKNOWN))
+            return RaftkvError("the server made a mistake", outcome=Outcome.UNKNOWN)
         reason = " ".join((message or str(exc) or "unreadable").split())[:200]
         if "too long" in reason.lower() or "more than" in reason.lower():
-            return problem(UriTooLong(f"a line of the request is too long: at most {_MAX_LINE_BYTES} bytes"))
-        return problem(BadRequest(f"this is no readable HTTP request: {reason}"))
+            return UriTooLong(f"a line of the request is too long: at most {_MAX_LINE_BYTES} bytes")
+        return BadRequest(f"this is no readable HTTP request: {reason}")
 
 
 class RestServer(web.Server):
