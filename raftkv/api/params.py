@@ -8,14 +8,18 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
+from multidict import MultiMapping
+
 from raftkv.errors import BadRequest, TooLarge
 from raftkv.kv.commands import Condition, ConditionKind
 
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
-_ETAG = re.compile(r'(W/)?"([^"]*)"')
-_REVISION = re.compile(r"\d{1,18}")
+# An entity tag and what separates it from the next (RFC 9110 section 5.6.1: elements of a list may be empty).
+_ETAG = re.compile(r'[ \t,]*(W/)?"([^"]*)"[ \t]*(?:,[ \t,]*|$)')
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_REVISION = re.compile(r"[1-9][0-9]{0,17}")
 _TRUTH = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
@@ -79,7 +83,7 @@ def number_of(params: Mapping[str, bytes], name: str, default: int, low: int, hi
     text = text_of(params, name)
     if text is None:
         return default
-    if _REVISION.fullmatch(text) is None or not low <= int(text) <= high:
+    if _NUMBER.fullmatch(text) is None or not low <= int(text) <= high:
         raise BadRequest(f"{name} must be a whole number from {low} to {high}, got {text!r}")
     return int(text)
 
@@ -98,15 +102,15 @@ def timeout_ms(params: Mapping[str, bytes], default_ms: float, max_ms: float) ->
     return duration_ms
 
 
-def condition_of(headers: Mapping[str, str], params: Mapping[str, bytes]) -> Condition | None:
+def condition_of(headers: MultiMapping[str], params: Mapping[str, bytes]) -> Condition | None:
     """The one condition of a request (RFC 9110 section 13, or its query form), or None."""
     found: list[Condition] = []
-    if (header := headers.get("If-Match")) is not None:
+    if (header := _list_header(headers, "If-Match")) is not None:
         if header.strip() == "*":
             found.append(Condition(ConditionKind.EXISTS))
         else:  # If-Match compares strongly: a weak tag never matches
             found.append(Condition(ConditionKind.REVISION_IN, _revisions(header, "If-Match", weak=False)))
-    if (header := headers.get("If-None-Match")) is not None:
+    if (header := _list_header(headers, "If-None-Match")) is not None:
         if header.strip() == "*":
             found.append(Condition(ConditionKind.ABSENT))
         else:
@@ -120,6 +124,11 @@ def condition_of(headers: Mapping[str, str], params: Mapping[str, bytes]) -> Con
     if len(found) > 1:
         raise BadRequest("give one condition: If-Match, If-None-Match, if_revision or if_absent")
     return found[0] if found else None
+
+
+def _list_header(headers: MultiMapping[str], name: str) -> str | None:
+    """A header that is a list; it may come in several lines (RFC 9110 section 5.3)."""
+    return ", ".join(headers.getall(name)) if name in headers else None
 
 
 def holds(condition: Condition, mod_revision: int) -> bool:
@@ -137,13 +146,14 @@ def holds(condition: Condition, mod_revision: int) -> bool:
 
 def _revisions(header: str, name: str, *, weak: bool) -> tuple[int, ...]:
     """The revisions in a list of entity tags; a tag that is no revision of ours matches nothing."""
-    tags = [part.strip() for part in header.split(",")]
     revisions = []
-    for tag in tags:
-        match = _ETAG.fullmatch(tag)
+    position = 0
+    while position < len(header) or not position:
+        match = _ETAG.match(header, position)
         if match is None:
             raise BadRequest(f'{name} must be * or a list of quoted revisions like "42", got {header!r}')
         # NB: 0 stands for "absent" in a condition; no entity tag means that.
-        if _REVISION.fullmatch(match[2]) and int(match[2]) > 0 and (weak or not match[1]):
+        if _REVISION.fullmatch(match[2]) and (weak or not match[1]):
             revisions.append(int(match[2]))
+        position = match.end()
     return tuple(revisions)
