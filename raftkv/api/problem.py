@@ -17,7 +17,8 @@ def problem(error: RaftkvError) -> web.Response:
         "type": f"urn:raftkv:error:{error.code}",
         "title": error.title,
         "status": error.status,
-        "detail": error.detail,
+        # What a client sent may be quoted there, and needn't be text.
+        "detail": error.detail.encode("utf-8", "backslashreplace").decode(),
         "code": error.code,
         "outcome": error.outcome.value,
     }
