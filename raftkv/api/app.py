@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import LineTooLong
 
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
@@ -30,6 +31,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
 KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]
 
 _KEY_PATH = "/v1/kv/"
+_MAX_HEADER_BYTES = 16_384
 _MAX_LINE_BYTES = 32_768  # a key of 4 KiB may take 12 KiB percent-encoded
 
 
@@ -57,6 +59,9 @@ class Routes:
     async def handle(self, request: web.BaseRequest) -> web.Response:
         try:
             path = request.rel_url.raw_path
+            if request.rel_url.raw_fragment:
+                # Cut off, it would make another key of this one.
+                raise BadRequest("a request has no #fragment; write a literal # as %23")
             if path.startswith(_KEY_PATH):
                 by_key = self._keys.get(request.method)
                 if by_key is None:
@@ -72,7 +77,11 @@ class Routes:
                 raise _method_not_allowed(request.method, methods)
             return await handler(request)
         except RaftkvError as error:
-            return problem(error)
+            response = problem(error)
+            if "Expect" in request.headers:
+                # Told this, the client may send the body or not: what comes next can't be told apart.
+                response.force_close()
+            return response
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client is gone
         except Exception:
@@ -108,8 +117,10 @@ class _Connection(web.RequestHandler):
             logger.error("a connection failed", error=repr(exc))
             return RaftkvError("the server made a mistake", outcome=Outcome.UNKNOWN)
         reason = " ".join((message or str(exc) or "unreadable").split())[:200]
-        if "too long" in reason.lower() or "more than" in reason.lower():
-            return UriTooLong(f"a line of the request is too long: at most {_MAX_LINE_BYTES} bytes")
+        if isinstance(exc, LineTooLong) and exc.args[1] == _MAX_LINE_BYTES:
+            return UriTooLong(f"the path and query are too long: at most {_MAX_LINE_BYTES} bytes")
+        if isinstance(exc, LineTooLong):
+            return BadRequest(f"a header is too long: at most {_MAX_HEADER_BYTES} bytes")
         return BadRequest(f"this is no readable HTTP request: {reason}")
 
 
@@ -121,7 +132,8 @@ class RestServer(web.Server):
         self._settings: dict[str, Any] = {
             "access_log": None,
             "max_line_size": _MAX_LINE_BYTES,
-            "max_field_size": 16_384,
+            "max_field_size": _MAX_HEADER_BYTES,
+            "auto_decompress": False,  # a value is kept as it came
             "keepalive_timeout": 75.0,
         }
         super().__init__(Routes(service, store, limits).handle, request_factory=self._make_request)

@@ -115,10 +115,14 @@ class KvHandlers:
             raise TooLarge(f"the value has {length} bytes; at most {limit} are allowed")
         if not request.body_exists:
             return b""
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             value = await request.read()
         except web.HTTPRequestEntityTooLarge:
             raise TooLarge(f"the body is larger than {self._limits.max_request_bytes} bytes") from None
+        except web.RequestPayloadError as error:
+            raise BadRequest(f"the body can't be read: {' '.join(str(error).split())[:200]}") from None
         if len(value) > limit:
             raise TooLarge(f"the value has {len(value)} bytes; at most {limit} are allowed")
         return value
