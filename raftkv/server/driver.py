@@ -97,9 +97,12 @@ class Driver:
     def on_peer_lost(self, peer: NodeId) -> None:
         if self._stopped:
             return
-        # NB: the clock first, or the hunt would count from the last turn.
-        self._replica.tick(self._now_ms())
-        self._replica.peer_lost(peer)
+        try:
+            # NB: the clock first, or the hunt would count from the last turn.
+            self._replica.tick(self._now_ms())
+            self._replica.peer_lost(peer)
+        except Exception as error:
+            self._fail(error)
         self._wake()
 
     def _on_durable(self, ready: Ready) -> None:
