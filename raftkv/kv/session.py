@@ -59,7 +59,7 @@ def decode_batch(data: bytes) -> tuple[BatchId, list[Any]]:
         raise ValueError(f"not a batch: {error}") from None
     if version != BATCH_VERSION or not isinstance(commands, list) or not isinstance(node, str):
         raise ValueError(f"not a batch of version {BATCH_VERSION}")
-    if not (isinstance(incarnation, int) and isinstance(seq, int) and isinstance(low, int)):
+    if not (type(version) is type(incarnation) is type(seq) is type(low) is int):  # a bool is no number here
         raise ValueError("a batch is named by integers")
     return BatchId(node, incarnation, seq, low), commands
 
