@@ -1,0 +1,7 @@
+"""The node's durable state: a segmented write-ahead log, group commit in one thread, recovery.
+
+Read ``record`` (what is in the file), ``segment`` (the file), ``scan`` (what a torn tail is, and what is
+damage), ``recovery`` (from files to state), ``wal`` (the other direction), ``disk`` (the thread). All
+of it reaches the disk through ``files.Files`` alone, so that a simulator may put a faulty disk below the
+real code. The format and the reasons are in docs/wal.md.
+"""

@@ -1,0 +1,161 @@
+"""The one thread that writes and fsyncs: ``ports.Storage`` over a ``Wal``.
+
+Rules:
+
+- Group commit: whatever waits when the thread is free becomes one batch, one write, one fdatasync. Nobody
+  waits for a timer: while one fsync runs, the next group gathers.
+- Writes complete first in, first out, and only after their fsync. All ``then`` of a group run in one posted
+  call: waking the caller's loop costs more than running them.
+- The first failure is the last: it is posted once, nothing is completed after it, nothing is tried again.
+- The queue has no bound of its own, since ``write`` must not block: consensus bounds what is uncommitted
+  (``Limits.max_uncommitted_bytes``, ``max_inflight_bytes``). A group is bounded by ``max_group_bytes``.
+
+It doesn't know asyncio: ``post`` hands a call to the thread that owns the replica.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from time import perf_counter
+
+from raftkv.consensus.types import Write
+from raftkv.storage.wal import Wal
+
+MAX_GROUP_BYTES = 8 << 20
+_Then = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskStatistics:
+    """Since the start. Times are seconds of fdatasync alone."""
+
+    writes: int  # completed
+    waiting: int  # queued, not yet taken by the thread
+    fsyncs: int
+    bytes: int  # written to the log by completed writes
+    last_fsync_s: float
+    slowest_fsync_s: float
+    total_fsync_s: float
+    failed: bool
+
+
+class Disk:
+    """The node's durable state behind a queue. ``write`` and ``close`` belong to one thread, the caller's."""
+
+    def __init__(
+        self,
+        wal: Wal,
+        post: Callable[[_Then], object],
+        on_failure: Callable[[BaseException], None],
+        *,
+        max_group_bytes: int = MAX_GROUP_BYTES,
+        on_fsync: Callable[[float], None] | None = None,
+    ) -> None:
+        """``post`` (as ``loop.call_soon_threadsafe``) runs a call on the caller's thread; it alone is called
+        from the disk's thread, but for ``on_fsync``, which gets every fsync's seconds *there* and must be
+        quick. ``on_failure`` is posted, at most once, with a ``StartError`` where the disk failed."""
+        self._wal = wal
+        self._post = post
+        self._on_failure = on_failure
+        self._max_group_bytes = max_group_bytes
+        self._on_fsync = on_fsync
+        # SimpleQueue: in C, wakes a waiting thread for under a microsecond, costs a tenth while it is busy.
+        self._queue: SimpleQueue[tuple[Write, _Then] | None] = SimpleQueue()
+        self._closed = False
+        self._failed = False
+        self._writes = self._fsyncs = self._bytes = 0
+        self._last_fsync_s = self._slowest_fsync_s = self._total_fsync_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="raftkv-disk", daemon=True)
+        self._thread.start()
+
+    def write(self, write: Write, then: _Then) -> None:
+        """See ``ports.Storage``. After ``close`` or a failure the write is dropped, and never completes."""
+        if not (self._failed or self._closed):
+            self._queue.put((write, then))
+
+    def close(self) -> None:
+        """Finish what is queued, then close the log. Blocks for as long as that takes; idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        self._wal.close()
+
+    def statistics(self) -> DiskStatistics:
+        return DiskStatistics(
+            writes=self._writes,
+            waiting=self._queue.qsize(),
+            fsyncs=self._fsyncs,
+            bytes=self._bytes,
+            last_fsync_s=self._last_fsync_s,
+            slowest_fsync_s=self._slowest_fsync_s,
+            total_fsync_s=self._total_fsync_s,
+            failed=self._failed,
+        )
+
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            writes, thens, is_open = self._take()
+            if not writes:
+                continue
+            try:
+                self._commit(writes)
+            except BaseException as error:  # whatever it is, nothing may be acknowledged from here on
+                self._failed = True
+                self._try_post(partial(self._on_failure, error))
+                return
+            self._writes += len(writes)
+            self._try_post(_all_of(thens))
+
+    def _take(self) -> tuple[list[Write], list[_Then], bool]:
+        """All that waits, up to the bound; waits for the first. The last is False once closed."""
+        writes: list[Write] = []
+        thens: list[_Then] = []
+        size_bytes = 0
+        queue = self._queue
+        item = queue.get()
+        while item is not None:
+            write, then = item
+            writes.append(write)
+            thens.append(then)
+            size_bytes += sum([len(entry.data) for entry in write.entries])
+            if size_bytes >= self._max_group_bytes or queue.empty():
+                return writes, thens, True
+            item = queue.get()  # NB: the only reader, so what isn't empty stays so
+        return writes, thens, False
+
+    def _commit(self, writes: list[Write]) -> None:
+        size_bytes = self._wal.append(writes)
+        if not size_bytes:
+            return
+        start = perf_counter()
+        self._wal.sync()
+        seconds = perf_counter() - start
+        self._fsyncs += 1
+        self._bytes += size_bytes
+        self._last_fsync_s = seconds
+        self._slowest_fsync_s = max(self._slowest_fsync_s, seconds)
+        self._total_fsync_s += seconds
+        if self._on_fsync is not None:
+            self._on_fsync(seconds)
+
+    def _try_post(self, call: _Then) -> None:
+        with suppress(RuntimeError):  # the caller's loop is closed: nobody is there any more to be told
+            self._post(call)
+
+
+def _all_of(thens: list[_Then]) -> _Then:
+    if len(thens) == 1:
+        return thens[0]
+
+    def run() -> None:
+        for then in thens:
+            then()
+
+    return run

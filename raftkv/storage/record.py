@@ -1,0 +1,237 @@
+"""The records of the write-ahead log, as bytes. Pure: no files, no policy on what damage means.
+
+A record is a header of 20 bytes, a payload, and zeros up to a multiple of 32 bytes (little-endian)::
+
+    0  length       u32  of the payload, without its padding
+    4  payload_crc  u32  CRC-32C of payload and padding
+    8  group        u32
+    12 type         u8, and three zero bytes
+    16 header_crc   u32  CRC-32C of the 16 bytes before it, continued from the segment's salt
+
+Rules:
+
+- Every record starts at a multiple of 32 bytes, so no header straddles a 512-byte sector, and a COMMIT
+  record (exactly 32 bytes) doesn't either: a disk that writes whole sectors leaves it whole or absent.
+- NB: the salt, a secret of the segment, is why no client's value can be taken for a record. Recovery looks
+  for COMMIT records in the middle of damaged bytes, and values may hold anything, a copy of a WAL included.
+- Numbers of types are on disk: never renumber, never reuse. A reader refuses a type it doesn't know.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+import google_crc32c
+
+from raftkv.consensus.types import Entry, EntryKind, GroupId, HardState, Index, NodeId, Term
+
+ALIGNMENT_BYTES = 32
+HEADER_BYTES = 20
+SECTOR_BYTES = 512
+COMMIT_RECORD_BYTES = 32
+MAX_PAYLOAD_BYTES = 1 << 30
+
+_HEADER = struct.Struct("<IIIB3x")
+_CHECKED_HEADER = struct.Struct("<IIIB3xI")
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_ENTRY = struct.Struct("<QQBQ")
+_PADDING = tuple(bytes(n) for n in range(ALIGNMENT_BYTES))
+
+if google_crc32c.implementation != "c":  # pragma: no cover
+    raise ImportError("google-crc32c has no C implementation on this platform; in Python it is too slow")
+_crc = google_crc32c.value
+_extend = google_crc32c.extend
+
+
+class RecordType(IntEnum):
+    BOOT = 1  # incarnation u64: how often this node has started
+    HARD_STATE = 2  # term u64, then voted_for as UTF-8; nothing for no vote
+    ENTRY = 3  # index u64, term u64, kind u8, time_ms u64, then the data
+    COMMIT = 4  # ends a batch: batch u48, records u24, sparse_sectors u24
+
+
+class Problem(Enum):
+    """Why there is no record at an offset."""
+
+    NO_COMMIT = "the file ends after whole records, without a commit record"
+    HEADER_CUT = "the file ends within a record's header"
+    HEADER_DAMAGED = "a record's header doesn't match its checksum"
+    PAYLOAD_CUT = "the file ends within a record"
+    PAYLOAD_DAMAGED = "a record's payload doesn't match its checksum"
+
+
+class BadRecordError(Exception):
+    """There is no whole record at ``offset``; ``end`` is where it would end, if its header is sound."""
+
+    def __init__(self, problem: Problem, offset: int, end: int = -1) -> None:
+        super().__init__(f"byte {offset}: {problem.value}")
+        self.problem = problem
+        self.offset = offset
+        self.end = end
+
+
+class UnknownFormatError(Exception):
+    """A sound record that says something this version doesn't know."""
+
+
+class Record(NamedTuple):
+    """A whole record of a file. ``body`` is payload and padding, ``length`` that of the payload."""
+
+    type: int  # may be one that ``RecordType`` doesn't have
+    group: int
+    length: int
+    body: bytes
+    offset: int
+    end: int
+
+    @property
+    def payload(self) -> bytes:
+        return self.body[: self.length]
+
+
+class Commit(NamedTuple):
+    """The payload of a COMMIT record."""
+
+    batch: int  # one more than the batch before, across segments; below 2**48 (at 10,000 a second: 890 years)
+    records: int  # in the batch, without this one; below 2**24
+    sparse_sectors: int  # sectors wholly within the batch with at most one byte that isn't zero; below 2**24
+
+
+def encode(salt: int, record_type: RecordType, group: int, fixed: bytes, data: bytes = b"") -> bytes:
+    """One record; its payload is ``fixed`` and ``data``, together 1 byte to ``MAX_PAYLOAD_BYTES``."""
+    length = len(fixed) + len(data)
+    if not 0 < length <= MAX_PAYLOAD_BYTES:
+        raise ValueError(f"a record's payload must be 1-{MAX_PAYLOAD_BYTES} bytes, got {length}")
+    padding = _PADDING[-(HEADER_BYTES + length) % ALIGNMENT_BYTES]
+    payload_crc = _extend(_extend(_crc(fixed), data), padding)
+    header = _HEADER.pack(length, payload_crc, group, record_type)
+    return b"".join((header, _U32.pack(_extend(salt, header)), fixed, data, padding))
+
+
+def encode_entry(salt: int, group: GroupId, entry: Entry) -> bytes:
+    fixed = _ENTRY.pack(entry.index, entry.term, entry.kind, entry.time_ms)
+    return encode(salt, RecordType.ENTRY, group, fixed, entry.data)
+
+
+def encode_hard_state(salt: int, group: GroupId, hard_state: HardState) -> bytes:
+    fixed = _U64.pack(hard_state.current_term)
+    return encode(salt, RecordType.HARD_STATE, group, fixed, (hard_state.voted_for or "").encode())
+
+
+def encode_boot(salt: int, incarnation: int) -> bytes:
+    return encode(salt, RecordType.BOOT, 0, _U64.pack(incarnation))
+
+
+def encode_commit(salt: int, commit: Commit) -> bytes:
+    payload = (
+        commit.batch.to_bytes(6, "little")
+        + commit.records.to_bytes(3, "little")
+        + commit.sparse_sectors.to_bytes(3, "little")
+    )
+    return encode(salt, RecordType.COMMIT, 0, payload)
+
+
+def read_record(data: bytes, offset: int, salt: int) -> Record:
+    """The record at ``offset``, checked. Raises ``BadRecordError``."""
+    body_at = offset + HEADER_BYTES
+    if body_at > len(data):
+        if offset >= len(data):
+            raise BadRecordError(Problem.NO_COMMIT, offset)
+        raise BadRecordError(Problem.HEADER_CUT, offset)
+    length, payload_crc, group, record_type, header_crc = _CHECKED_HEADER.unpack_from(data, offset)
+    if _extend(salt, data[offset : offset + 16]) != header_crc:
+        raise BadRecordError(Problem.HEADER_DAMAGED, offset)
+    end = (body_at + length + ALIGNMENT_BYTES - 1) & -ALIGNMENT_BYTES
+    body = data[body_at:end]
+    if end > len(data):
+        raise BadRecordError(Problem.PAYLOAD_CUT, offset, end)
+    if _crc(body) != payload_crc:
+        raise BadRecordError(Problem.PAYLOAD_DAMAGED, offset, end)
+    return Record(record_type, group, length, body, offset, end)
+
+
+_KINDS = {int(kind): kind for kind in EntryKind}  # four times faster than EntryKind(number)
+
+
+def decode_entry(record: Record) -> Entry:
+    if record.length < _ENTRY.size:
+        raise UnknownFormatError(f"an ENTRY record of {record.length} bytes")
+    index, term, number, time_ms = _ENTRY.unpack_from(record.body)
+    kind = _KINDS.get(number)
+    if kind is None:
+        raise UnknownFormatError(f"an entry of kind {number}")
+    return Entry(Index(index), Term(term), kind, time_ms, record.body[_ENTRY.size : record.length])
+
+
+def decode_hard_state(record: Record) -> HardState:
+    if record.length < _U64.size:
+        raise UnknownFormatError(f"a HARD_STATE record of {record.length} bytes")
+    voted_for = record.payload[_U64.size :]
+    try:
+        name = voted_for.decode()
+    except UnicodeDecodeError:
+        raise UnknownFormatError(f"a vote for {voted_for!r}") from None
+    return HardState(Term(_U64.unpack_from(record.body)[0]), NodeId(name) if name else None)
+
+
+def decode_boot(record: Record) -> int:
+    if record.length != _U64.size:
+        raise UnknownFormatError(f"a BOOT record of {record.length} bytes")
+    return int(_U64.unpack_from(record.body)[0])
+
+
+def decode_commit(record: Record) -> Commit:
+    if record.length != 12:
+        raise UnknownFormatError(f"a COMMIT record of {record.length} bytes")
+    body = record.body
+    return Commit(
+        int.from_bytes(body[:6], "little"),
+        int.from_bytes(body[6:9], "little"),
+        int.from_bytes(body[9:12], "little"),
+    )
+
+
+# Where a COMMIT header has its group (0), its type and the three zero bytes: offset 8 of the record.
+_COMMIT_MARK = bytes(4) + bytes((RecordType.COMMIT, 0, 0, 0))
+
+
+def find_commits(data: bytes, start: int, salt: int) -> Iterator[tuple[Record, Commit]]:
+    """Every sound COMMIT record at a multiple of 32 bytes from ``start`` on, whatever lies between."""
+    at = data.find(_COMMIT_MARK, start + 8)
+    while at >= 0:
+        offset = at - 8
+        if offset % ALIGNMENT_BYTES == 0:
+            try:
+                record = read_record(data, offset, salt)
+                yield record, decode_commit(record)
+            except (BadRecordError, UnknownFormatError):
+                pass
+        at = data.find(_COMMIT_MARK, at + 1)
+
+
+_HALF_SECTOR_OF_ZEROS = bytes(SECTOR_BYTES // 2)
+_SECTOR_OF_ZEROS = bytes(SECTOR_BYTES)
+
+
+def sparse_sectors(batch: bytes, offset: int) -> int:
+    """How many sectors wholly within ``batch``, which starts at ``offset`` of its file, have at most one byte
+    that isn't zero: those that one damaged byte could make look lost.
+
+    The sectors at its edges are not counted: each holds a header, so it has more such bytes than one.
+    """
+    if len(batch) < SECTOR_BYTES or _HALF_SECTOR_OF_ZEROS not in batch:
+        return 0  # nearly always: 511 zeros and one other byte hold a run of 256
+    starts = range(-offset % SECTOR_BYTES, len(batch) - SECTOR_BYTES + 1, SECTOR_BYTES)
+    return sum(batch.count(0, at, at + SECTOR_BYTES) >= SECTOR_BYTES - 1 for at in starts)
+
+
+def zero_sectors(data: bytes, start: int, end: int) -> int:
+    """How many sectors of the file ``data`` that lie wholly within [start, end) are all zeros."""
+    first = start + -start % SECTOR_BYTES
+    return sum(
+        data.startswith(_SECTOR_OF_ZEROS, at) for at in range(first, end - SECTOR_BYTES + 1, SECTOR_BYTES)
+    )

@@ -1,0 +1,142 @@
+"""From the files of a directory to the state they hold. Reads only; what to do about it is the WAL's.
+
+Rules: segments follow each other without a hole, and so do batches, across segments; every entry follows the
+one before it in its group, or replaces it and all after it (a conflicting suffix was cut, section 5.3).
+Whatever breaks a rule raises ``StartError`` (65) naming file and offset: it never guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from raftkv.consensus.types import Entry, GroupId, HardState, Term
+from raftkv.storage.files import Files
+from raftkv.storage.record import (
+    Record,
+    RecordType,
+    UnknownFormatError,
+    decode_boot,
+    decode_entry,
+    decode_hard_state,
+)
+from raftkv.storage.scan import SegmentScan
+from raftkv.storage.segment import Owner, check_owner, damaged, decode_header, newer, segment_paths
+
+NO_HARD_STATE = HardState(Term(0), None)
+
+
+@dataclass(slots=True)
+class GroupReplay:
+    """One group as far as it was read."""
+
+    hard_state: HardState = NO_HARD_STATE
+    entries: list[Entry] = field(default_factory=list)  # consecutive, from index 1
+
+    def put(self, entry: Entry) -> bool:
+        """Append ``entry``, or replace from its index on; False where it would leave a gap."""
+        entries = self.entries
+        next_index = len(entries) + 1
+        if entry.index != next_index:
+            if not 0 < entry.index < next_index:
+                return False
+            del entries[entry.index - 1 :]
+        entries.append(entry)
+        return True
+
+
+@dataclass(slots=True)
+class Replay:
+    """What the records read so far amount to."""
+
+    incarnation: int = 0
+    groups: dict[GroupId, GroupReplay] = field(default_factory=dict)
+    batches: int = 0
+    records: int = 0  # without the COMMITs
+
+    def group(self, number: int) -> GroupReplay:
+        return self.groups.setdefault(GroupId(number), GroupReplay())
+
+    def next_index(self, group: int = 0) -> int:
+        replay = self.groups.get(GroupId(group))
+        return len(replay.entries) + 1 if replay else 1
+
+    def apply(self, path: Path, record: Record) -> None:
+        """Raises ``StartError`` for a record that is sound but cannot follow what came before."""
+        try:
+            if record.type == RecordType.ENTRY:
+                entry = decode_entry(record)
+                if not self.group(record.group).put(entry):
+                    last = self.next_index(record.group) - 1
+                    what = f"entry {entry.index} of group {record.group} follows entry {last}"
+                    raise damaged(path, record.offset, what)
+            elif record.type == RecordType.HARD_STATE:
+                self.group(record.group).hard_state = decode_hard_state(record)
+            elif record.type == RecordType.BOOT:
+                incarnation = decode_boot(record)
+                if incarnation < self.incarnation:
+                    what = f"incarnation {incarnation} follows {self.incarnation}"
+                    raise damaged(path, record.offset, what)
+                self.incarnation = incarnation
+            else:
+                raise UnknownFormatError(f"a record of type {record.type}")
+        except UnknownFormatError as unknown:
+            raise newer(path, record.offset, str(unknown)) from None
+
+
+def scans(files: Files, directory: Path, owner: Owner | None) -> Iterator[SegmentScan]:
+    """A scan for each segment, in order; each must be read to its end before the next is asked for.
+
+    With ``owner`` None, whose they are is taken from the first segment.
+    """
+    paths = segment_paths(directory, files.names(directory))
+    next_batch = 1
+    for path in paths:
+        data = files.read(path)
+        header = decode_header(data, path)
+        owner = owner or header.owner
+        check_owner(path, header.owner, owner)
+        if header.first_batch != next_batch:
+            what = (
+                f"begins with batch {header.first_batch}, and the segment before it ends at {next_batch - 1}"
+            )
+            raise damaged(path, 0, what)
+        scan = SegmentScan(path, data, header, is_last=path == paths[-1])
+        yield scan
+        next_batch = scan.next_batch
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Everything a WAL needs to go on: the state, and the last segment."""
+
+    replay: Replay
+    segments: int
+    total_bytes: int  # of all segments, without the torn tail
+    last: SegmentScan | None  # None: there was no segment
+
+
+def recover(files: Files, directory: Path, owner: Owner) -> Recovery:
+    """Read all segments. Raises ``StartError``: 65 for damage, 78 for another node's or a newer format."""
+    replay = Replay()
+    segments = total_bytes = 0
+    last: SegmentScan | None = None
+    for scan in scans(files, directory, owner):
+        replay_segment(replay, scan)
+        segments += 1
+        total_bytes += scan.valid_bytes
+        last = scan
+    return Recovery(replay, segments, total_bytes, last)
+
+
+def replay_segment(replay: Replay, scan: SegmentScan) -> None:
+    if scan.header.first_index != replay.next_index():
+        what = f"begins at index {scan.header.first_index}, and the log before it ends at "
+        raise damaged(scan.path, 0, what + str(replay.next_index() - 1))
+    apply, path = replay.apply, scan.path
+    for batch in scan.batches():
+        for record in batch.records:
+            apply(path, record)
+        replay.batches += 1
+        replay.records += len(batch.records)
