@@ -40,7 +40,6 @@ logger = structlog.get_logger(__name__)
 
 EXIT_BROKEN = 70  # sysexits EX_SOFTWARE: a broken invariant
 EXIT_PORT = 73  # EX_CANTCREAT
-EXIT_DISK = 74  # EX_IOERR
 
 _GROUP = GroupId(0)
 _DRAIN_S = 2.0  # for requests that wait when the node is told to stop
@@ -77,7 +76,6 @@ class NodeProcess:
             peers={peer: str(config.cluster[peer]) for peer in config.cluster if peer != config.node_id},
             on_envelopes=self._on_envelopes,
             on_peer_lost=self._on_peer_lost,
-            on_link_change=self._on_link_change,
         )
         self._driver = Driver(self._replica, self._disk, self._network, on_fatal=self._on_fatal)
         self._service = NodeService(
@@ -156,12 +154,8 @@ class NodeProcess:
         if self._failure is None:
             if isinstance(error, InvariantBroken):
                 self._failure = StartError(f"a promise of the protocol is broken: {error}", EXIT_BROKEN)
-            elif isinstance(error, OSError):
-                self._failure = StartError(
-                    f"writing the log in {self._config.data_dir} failed: {error}; nothing that needed it "
-                    "was acknowledged. Check the disk before starting this node again",
-                    EXIT_DISK,
-                )
+            elif isinstance(error, StartError):
+                self._failure = error
             else:
                 self._failure = StartError(f"a bug: {error!r}", EXIT_BROKEN)
             logger.error("this node stops", reason=str(self._failure), exc_info=error)
@@ -189,32 +183,35 @@ class NodeProcess:
                 election_timeout_ms=self._config.election_timeout_min_ms,
             )
 
-    def _on_link_change(self, peer: NodeId, direction: str, up: bool) -> None:
-        logger.info("peer link up" if up else "peer link down", peer=peer, direction=direction)
-
 
 async def _serve(config: Config) -> None:
-    with DataDir(config.data_dir) as data_dir:
+    files = OsFiles()
+    data_dir = DataDir.open(files, config.data_dir)
+    try:
+        segment_bytes = config.segment_bytes
         wal, recovered = Wal.open(
-            OsFiles(),
-            data_dir.path,
-            config.cluster_id,
-            config.node_id,
-            segment_bytes=config.segment_bytes,
+            files, data_dir.path, config.cluster_id, config.node_id, segment_bytes=segment_bytes
         )
-        entries = recovered.groups.get(_GROUP, (None, ()))[1]
         logger.info(
             "recovered",
             version=__version__,
             data_dir=str(config.data_dir),
             incarnation=recovered.incarnation,
-            entries=len(entries),
-            dropped_tail_bytes=recovered.dropped_tail_bytes,
+            entries=sum(len(entries) for _, entries in recovered.groups.values()),
+            log_bytes=recovered.total_bytes,
         )
+        if recovered.dropped_tail_bytes:
+            logger.warning(
+                "dropped a torn tail: it was never acknowledged",
+                dropped_bytes=recovered.dropped_tail_bytes,
+                where=recovered.dropped_tail,
+            )
         # What was recovered lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         await NodeProcess(config, wal, recovered).run()
+    finally:
+        data_dir.close()
 
 
 def serve(config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,7 +91,7 @@ class NodeService:
             "waiting": self._replica.waiting,
             "links": {peer.node: {"connected": peer.connected} for peer in self._network.views()},
             "dropped_messages": self._network.dropped_messages(),
-            "disk": self._disk.statistics(),
+            "disk": dataclasses.asdict(self._disk.statistics()),
         }
         if isinstance(node.role, Leader):
             status["peers"] = {
