@@ -71,6 +71,8 @@ class KvMachine:
         if type(command) is not list or len(command) < 3 or type(command[1]) is not bytes:
             return Malformed("unknown command")
         opcode, key = command[0], command[1]
+        if type(opcode) is not int:  # True == 1 == 1.0, but neither is an opcode
+            return Malformed("unknown command")
         if opcode == _PUT and len(command) == 5:
             _, _, value, content_type, condition = command
             if type(value) is bytes and (content_type is None or type(content_type) is str):
@@ -90,15 +92,19 @@ class KvMachine:
 
     def _check(self, key: bytes, condition: Any) -> Refused | Malformed | None:
         """None if ``condition`` holds of ``key``."""
-        current = self.store.mod_revision(key)
         match condition:
-            case [ConditionKind.EXISTS, _]:
+            case [kind, list(revisions)] if all(type(number) is int for number in (kind, *revisions)):
+                current = self.store.mod_revision(key)
+            case _:
+                return Malformed("not a condition")
+        match kind:
+            case ConditionKind.EXISTS:
                 holds = current != 0
-            case [ConditionKind.ABSENT, _]:
+            case ConditionKind.ABSENT:
                 holds = current == 0
-            case [ConditionKind.REVISION_IN, list(revisions)]:
+            case ConditionKind.REVISION_IN:
                 holds = current in revisions
-            case [ConditionKind.REVISION_NOT_IN, list(revisions)]:
+            case ConditionKind.REVISION_NOT_IN:
                 holds = current not in revisions
             case _:
                 return Malformed("unknown condition")
