@@ -21,6 +21,7 @@ CUT_LATE = "cut late"  # do what is asked, then close without an answer
 HALF = "half"  # close in the middle of the answer
 GARBAGE = "garbage"  # answer something that isn't HTTP
 HANG = "hang"  # never answer
+HASTY = "hasty"  # answer 413 without reading the body, and close
 
 
 @dataclass
@@ -122,6 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         stub, length = self.stub, int(self.headers.get("Content-Length", "0"))
+        if stub.fail == HASTY:
+            self._send(*problem(413, "too_large", "at most 1 MiB", "not_applied"))
+            return
         body = self.rfile.read(length)
         stub.asked.append(f"{self.command} {self.path}")
         path, _, raw_query = self.path.partition("?")

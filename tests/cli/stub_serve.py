@@ -31,7 +31,6 @@ def main() -> None:
     signal.signal(
         signal.SIGTERM, lambda *_: None if os.environ.get("STUB_DEAF") == options.id else stopped.set()
     )
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us
     role = "leader" if options.id == "n1" and "STUB_LEADERLESS" not in os.environ else "follower"
     host, _, port = options.listen.rpartition(":")
     stub = Stub(options.id, status=report(options.id, role, 1, "n1"))

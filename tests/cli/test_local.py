@@ -81,6 +81,7 @@ def running(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,
     ) as process:
         overdue = threading.Timer(DEADLINE_S, process.send_signal, [signal.SIGTERM])
         overdue.start()
@@ -113,7 +114,9 @@ def test_it_starts_all_introduces_them_and_stops_all(tmp_path: Path, number: sig
             rf"^n1 +leader +{url} +{local.first + 1_000} +{pids['n1']} +raftkv-data/n1 ", told, re.M
         )
         assert f"kill -9 {pids['n1']} " in told
-        local.process.send_signal(number)
+        os.killpg(
+            local.process.pid, number
+        )  # a terminal's Ctrl-C reaches the whole group: the nodes have their own
         assert local.finish() == (0, "stopped; the data is in raftkv-data\n")
         assert not any(map(alive, pids.values()))
         log_text = (tmp_path / "raftkv-data" / "n2.log").read_text()

@@ -87,6 +87,12 @@ def test_a_deposed_leader_that_has_not_noticed_is_not_the_leader(steady: Scene) 
     assert steady.events[1:] == ["n2 leads, term 4 (n1 was last seen leading 0.0 s ago)"]
 
 
+def test_a_leader_whose_term_is_over_does_not_lead(steady: Scene) -> None:
+    steady.see("n2", "candidate", 4)
+    assert leader_of(steady.observer.views) is None
+    assert steady.events[1:] == ["n2 stands for election, term 4", "no leader answers"]
+
+
 def test_a_node_that_is_dead_from_the_start() -> None:
     scene = Scene()
     scene.lose("n1")

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from raftkv.cli import main
-from tests.cli.stub import CUT, CUT_LATE, GARBAGE, HALF, HANG, Stub, dead_url, problem, running
+from tests.cli.stub import CUT, CUT_LATE, GARBAGE, HALF, HANG, HASTY, Stub, dead_url, problem, running
 
 NO_LEADER = problem(503, "no_quorum", "no leader in 2000 ms", "not_applied")
 STOPPING = problem(503, "shutting_down", "this node is stopping", "not_applied")
@@ -120,7 +120,6 @@ def test_the_node_is_told_a_shorter_timeout_than_we_wait() -> None:
 
 
 def test_a_large_body_refused_while_it_is_sent_is_no_unknown() -> None:
-    refusal = problem(413, "too_large", "at most 1 MiB", "not_applied")
-    with running(Stub(fail=refusal)) as (node,):
-        result = run("put", "k", "-", endpoints=node.url, input=b"x" * (8 << 20))
-        assert result.exit_code == 1
+    with running(Stub(fail=HASTY)) as (node,):
+        result = run("put", "k", "-", endpoints=node.url, input=b"x" * (32 << 20))
+        assert (result.exit_code, result.stderr) == (1, "Error: at most 1 MiB\n")
