@@ -24,7 +24,10 @@ class ClusterHandlers:
         return _json(self._service.status())
 
     async def cluster(self, request: web.BaseRequest) -> web.Response:
-        """All members as this node sees them: its own state, and what the others last reported of theirs."""
+        """All members as this node sees them: its own state, and what the others last reported of theirs.
+
+        Whoever can't be reached has no role now, whatever it said last.
+        """
         parse_query(request.rel_url.raw_query_string, ())
         service = self._service
         own = service.status()
@@ -46,6 +49,7 @@ class ClusterHandlers:
                     "peer_address": peer.address,
                     "connected": peer.connected,
                     **_summary(peer.status or {}),
+                    **({} if peer.connected else {"role": None}),
                     "reported_ms_ago": None if peer.status_age_ms is None else round(peer.status_age_ms),
                 }
             )

@@ -44,7 +44,7 @@ EXIT_PORT = 73  # EX_CANTCREAT
 _GROUP = GroupId(0)
 _DRAIN_S = 2.0  # for requests that wait when the node is told to stop
 _GOODBYE_S = 1.0  # for connections to end by themselves
-_PUBLISH_S = 1.0
+_PUBLISH_S = 0.25  # how often the other nodes are told this one's status
 _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
 
 

@@ -60,7 +60,7 @@ class NodeService:
         return self._network.views()
 
     def summary(self) -> dict[str, Any]:
-        """The part of the status that the other nodes are sent once a second."""
+        """The part of the status that the other nodes are sent four times a second."""
         node = self._replica.node
         return {
             "node": node.node_id,

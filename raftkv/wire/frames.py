@@ -76,7 +76,7 @@ def open_frame(data: bytes) -> tuple[FrameKind, list[Any]]:
             max_bin_len=MAX_FRAME_BYTES,
             max_ext_len=0,
         )
-    except Exception as exc:  # msgpack raises a dozen kinds, some undocumented; the bytes are a stranger's
+    except Exception as exc:  # whatever msgpack makes of it: the bytes are a stranger's
         raise WireError(f"not msgpack: {_one_line(exc)}") from exc
     if type(values) is not list or not values:
         raise WireError("not a frame: not a non-empty array")
