@@ -244,6 +244,22 @@ async def test_a_stopped_process_is_noticed_by_its_silence() -> None:
         await until(one.connected)
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
+async def test_sockets_send_at_once_and_give_up_on_a_peer_that_acknowledges_nothing() -> None:
+    one, two = pair(limits=LinkLimits(ping_interval_ms=1234))
+    async with running(one, two):
+        await until(lambda: one.connected() and two.connected())
+        response = one.network._links[N2]._response
+        assert response is not None
+        assert response.connection is not None
+        assert response.connection.transport is not None
+        outgoing = response.connection.transport.get_extra_info("socket")
+        incoming = one.network._listener._links[N2].socket.get_extra_info("socket")
+        for end in (outgoing, incoming):
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2468
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_a_taken_port_is_a_start_error() -> None:
     one = Node("n1", {})
     async with running(one):

@@ -84,6 +84,19 @@ def test_size_is_an_upper_bound(one: m.Envelope) -> None:
     assert actual <= envelope_size(one) <= actual + 250 + 34 * entries + 5 * batches
 
 
+def test_size_counts_every_entry_and_batch_in_full() -> None:
+    """Where numbers and ids are as long as they get, and there are many."""
+    top = 2**63 - 1
+    entries = tuple(
+        Entry(Index(top - 1000 + offset), Term(top), EntryKind.BATCH, top, b"x" * 70_000)
+        for offset in range(50)
+    )
+    append = m.AppendEntries(Index(top - 1001), Term(top), entries, Index(top))
+    for message in (append, m.Propose((b"x" * 70_000,) * 50)):
+        one = m.Envelope(GroupId(2**32 - 1), NodeId("x" * 64), NodeId("y" * 64), Term(top), message)
+        assert len(encode_envelopes([one])) - 2 <= envelope_size(one)
+
+
 @given(st.binary(max_size=200))
 @example(b"")
 @example(b"\xc1")
