@@ -74,7 +74,9 @@ IMPURE_BUILTINS = frozenset({"breakpoint", "eval", "exec", "hash", "id", "input"
 
 # Tests wait on conditions, not on time. Where a real process or disk is waited for, one poll with a deadline
 # does it: that place is named here, "file::function" -> why.
-SLEEPS: dict[str, str] = {}
+SLEEPS = {
+    "tests/cluster/harness.py::until": "real processes are polled, with a deadline and their logs on failure",
+}
 
 
 @dataclass(frozen=True)
