@@ -101,6 +101,14 @@ class Checks:
         if self.committed:
             check_durability(self.committed[-1], disks)
 
+    def message_left(self, envelope: Envelope, hard_state: HardState, durable: list[Entry]) -> None:
+        """What leaves at once must promise nothing that isn't durable already."""
+        match envelope.message:
+            case AppendEntriesReply() | RequestVote() | RequestVoteReply(granted=True):
+                self.promise_left(envelope, hard_state, durable)
+            case _:
+                pass
+
     def promise_left(self, promise: Envelope, hard_state: HardState, durable: list[Entry]) -> None:
         """A promise must be backed by its sender's disk at the moment it leaves."""
         message, sender, term = promise.message, promise.sender, promise.term

@@ -154,6 +154,7 @@ class Cluster:
             ready = node.take_ready()
             self.observe(server, ready)
             for envelope in ready.messages:
+                self.checks.message_left(envelope, server.disk.hard_state, server.disk.entries)
                 self.send(envelope)
             if ready.write is not None or (ready.promises and disk.queue):
                 disk.queue.append((ready.write, ready.promises, ready.mark))
