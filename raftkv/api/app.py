@@ -31,6 +31,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
 KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]
 
 _KEY_PATH = "/v1/kv/"
+_LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _MAX_HEADER_BYTES = 16_384
 _MAX_LINE_BYTES = 32_768  # a key of 4 KiB may take 12 KiB percent-encoded
 
@@ -135,6 +136,7 @@ class RestServer(web.Server):
             "max_field_size": _MAX_HEADER_BYTES,
             "auto_decompress": False,  # a value is kept as it came
             "keepalive_timeout": 75.0,
+            "lingering_time": _LINGER_S,
         }
         super().__init__(Routes(service, store, limits).handle, request_factory=self._make_request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from typing import Any
@@ -65,7 +66,7 @@ class KvHandlers:
         params, timeout = self._write_params(request)
         condition = condition_of(request.headers, params)
         content_type = self._content_type(request)
-        value = await self._body(request)
+        value, timeout = await self._body(request, timeout)
         command = encode_put(key, value, content_type, condition)
         result = await self._service.propose(command, timeout)
         if not isinstance(result, PutResult):
@@ -86,7 +87,7 @@ class KvHandlers:
         key = parse_key(raw_key, self._limits.max_key_bytes)
         params, timeout = self._write_params(request)
         condition = condition_of(request.headers, params)
-        await self._body(request)
+        _, timeout = await self._body(request, timeout)
         result = await self._service.propose(encode_delete(key, condition), timeout)
         if not isinstance(result, DeleteResult):
             raise self._refusal(result, condition)
@@ -108,24 +109,33 @@ class KvHandlers:
             raise BadRequest(f"Content-Type must be printable, at most {_MAX_CONTENT_TYPE_CHARS} characters")
         return content_type
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
+    async def _body(self, request: web.BaseRequest, left_ms: float) -> tuple[bytes, float]:
+        """The body, and what it left of ``left_ms``."""
         limit = self._limits.max_value_bytes
         length = request.content_length
         if length is not None and length > limit:
             raise TooLarge(f"the value has {length} bytes; at most {limit} are allowed")
         if not request.body_exists:
-            return b""
+            return b"", left_ms
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
-            value = await request.read()
+            if request.content.is_eof():  # as nearly always: it came with the head
+                value = await request.read()
+            else:
+                loop = asyncio.get_running_loop()
+                async with asyncio.timeout(left_ms / 1000) as waiting:
+                    value = await request.read()
+                left_ms = max(0.0, ((waiting.when() or 0.0) - loop.time()) * 1000)
+        except TimeoutError:
+            raise BadRequest(f"the body did not come within {left_ms:.0f} ms") from None
         except web.HTTPRequestEntityTooLarge:
             raise TooLarge(f"the body is larger than {self._limits.max_request_bytes} bytes") from None
         except web.RequestPayloadError as error:
             raise BadRequest(f"the body can't be read: {' '.join(str(error).split())[:200]}") from None
         if len(value) > limit:
             raise TooLarge(f"the value has {len(value)} bytes; at most {limit} are allowed")
-        return value
+        return value, left_ms
 
     def _refusal(self, result: Any, condition: Condition | None) -> RaftkvError:
         if isinstance(result, Refused):
