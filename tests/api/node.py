@@ -1,0 +1,143 @@
+"""A node's REST server on a loopback socket over a service that answers at once; faults come when told.
+
+The server's event loop has a thread of its own, so that tests are plain code with blocking sockets. The
+machine is the real one: what a condition or a revision means is not told twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from raftkv.api import Limits, RestServer
+from raftkv.consensus.types import NodeId
+from raftkv.kv.machine import KvMachine
+from raftkv.kv.session import BatchId
+from raftkv.kv.store import Store
+from raftkv.ports import PeerView
+
+T = TypeVar("T")
+N1, N2 = NodeId("n1"), NodeId("n2")
+DEADLINE_S = 10.0  # for what takes milliseconds
+
+LIMITS = Limits(
+    max_key_bytes=64,
+    max_value_bytes=4096,
+    max_request_bytes=16384,
+    request_timeout_ms=5000,
+    max_request_timeout_ms=60_000,
+)
+
+
+class LoopThread:
+    """An event loop that runs in the background."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE_S)
+
+    def close(self) -> None:
+        self.run(self._cancel_all())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(DEADLINE_S)
+        self.loop.close()
+
+    @staticmethod
+    async def _cancel_all() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass
+class FakeService:
+    """``ports.Service``, immediate. ``propose_error`` and ``barrier_error`` are raised where they are set."""
+
+    machine: KvMachine = field(default_factory=KvMachine)
+    node_id: NodeId = N1
+    leader: NodeId | None = N2
+    staleness: float | None = 12.4
+    propose_error: BaseException | None = None
+    barrier_error: BaseException | None = None
+    timeouts_ms: list[float] = field(default_factory=list)  # as each propose and barrier was given
+    commands: list[bytes] = field(default_factory=list)
+    status_report: dict[str, Any] = field(default_factory=dict)
+    peer_views: list[PeerView] = field(default_factory=list)
+    seq: int = 0
+
+    async def propose(self, command: bytes, timeout_ms: float) -> Any:
+        self.timeouts_ms.append(timeout_ms)
+        if self.propose_error is not None:
+            raise self.propose_error
+        self.commands.append(command)
+        self.seq += 1
+        batch = BatchId("n1", 1, self.seq, self.seq)
+        applied = self.machine.apply(0, self.machine.seal(batch, [command]))
+        assert applied is not None
+        assert applied.results is not None
+        return applied.results[0]
+
+    async def barrier(self, timeout_ms: float) -> None:
+        self.timeouts_ms.append(timeout_ms)
+        if self.barrier_error is not None:
+            raise self.barrier_error
+
+    def staleness_ms(self) -> float | None:
+        return self.staleness
+
+    def client_url(self, node: NodeId) -> str | None:
+        return f"http://{node}:8001"
+
+    def status(self) -> dict[str, Any]:
+        return self.status_report
+
+    def peers(self) -> Sequence[PeerView]:
+        return self.peer_views
+
+
+class RestNode:
+    """The server, its service and its store. ``port`` is where it listens."""
+
+    def __init__(self, thread: LoopThread, limits: Limits = LIMITS) -> None:
+        self._thread = thread
+        self.service = FakeService()
+        self._server: RestServer | None = None
+        self._runner: web.ServerRunner | None = None
+        self.port: int = thread.run(self._start(limits))
+
+    @property
+    def store(self) -> Store:
+        """To be looked at between requests only."""
+        return self.service.machine.store
+
+    async def _start(self, limits: Limits) -> int:
+        self._server = RestServer(self.service, self.store, limits)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    def wait_for_no_connections(self) -> None:
+        """Until the server has seen that its clients are gone."""
+        self._thread.run(self._without_connections())
+
+    async def _without_connections(self) -> None:
+        assert self._server is not None
+        async with asyncio.timeout(DEADLINE_S):
+            while self._server.connections:  # noqa: ASYNC110 (nothing tells of it)
+                await asyncio.sleep(0)
+
+    def close(self) -> None:
+        assert self._runner is not None
+        self._thread.run(self._runner.cleanup())
