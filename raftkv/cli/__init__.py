@@ -22,6 +22,7 @@ COMMANDS = {
     "list": "raftkv.cli.kv:list_keys",
     "status": "raftkv.cli.status:status",
     "health": "raftkv.cli.health:health",
+    "wal": "raftkv.cli.wal:wal",
 }
 
 

@@ -151,7 +151,11 @@ def _report_deaths(children: Sequence[Child], stopping: threading.Event) -> None
             if status is not None and not child.reported:
                 child.reported = True
                 command = shlex.join(child.command)
-                click.secho(f"{_death(child, status)}\nStart it again with:\n  {command}", fg="red", err=True)
+                click.secho(
+                    f"{_death(child, status)}\nStart it again (then it is yours to stop):\n  {command}",
+                    fg="red",
+                    err=True,
+                )
         if all(child.reported for child in children):
             raise Failure("no node is left")
 
@@ -160,7 +164,7 @@ def _death(child: Child, status: int) -> str:
     text = f"{child.name} (pid {child.pid}) {end_in_words(status)}."
     # A node that ended by itself has said why in its log; one that was killed could not.
     tail = child.log_tail() if status > 0 else ""
-    return f"{text} Its log ends:\n{tail}" if tail else text
+    return f"{text} Its log, {child.log_path}, ends:\n{tail}" if tail else text
 
 
 def _refuse_another_size(data_dir: Path, nodes: int) -> None:

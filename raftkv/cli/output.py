@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -82,6 +83,14 @@ def printable(raw: bytes) -> str:
         else:
             shown.append("".join(f"\\x{byte:02x}" for byte in character.encode()))
     return "".join(shown)
+
+
+def text_or_base64(name: str, raw: bytes) -> dict[str, str]:
+    """``{name: text}``, or ``{name_base64: ...}`` where it isn't UTF-8: as the REST interface does."""
+    try:
+        return {name: raw.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": b64encode(raw).decode()}
 
 
 def plain_columns(rows: Sequence[Sequence[str]]) -> str:

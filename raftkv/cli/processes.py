@@ -24,6 +24,7 @@ PROGRAM = (sys.executable, "-m", "raftkv")  # what the children run
 HOST = "127.0.0.1"
 PEER_PORT_DISTANCE = 1_000
 LOG_TAIL_BYTES = 4_096
+LOG_TAIL_LINES = 3
 
 
 @dataclass(slots=True)
@@ -85,7 +86,7 @@ class Child:
         try:
             with self.log_path.open("rb") as log_file:
                 log_file.seek(max(0, os.fstat(log_file.fileno()).st_size - LOG_TAIL_BYTES))
-                return "\n".join(log_file.read().decode("utf-8", "replace").splitlines()[-5:])
+                return "\n".join(log_file.read().decode("utf-8", "replace").splitlines()[-LOG_TAIL_LINES:])
         except OSError:
             return ""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -80,7 +80,7 @@ def pages(
         left = None if left is None else left - len(items)
 
 
-def item_bytes(item: dict[str, Any], field: str) -> bytes:
+def item_bytes(item: Mapping[str, Any], field: str) -> bytes:
     """``key`` or ``value`` of an envelope, whichever of its two forms it came in; b"" where it is missing."""
     if (encoded := item.get(f"{field}_base64")) is not None:
         return b64decode(encoded)

@@ -137,7 +137,7 @@ def test_a_death_is_reported_with_the_way_back_and_not_repaired(tmp_path: Path) 
         pids = local.pids(local.introduction())
         os.kill(pids["n2"], signal.SIGKILL)
         assert local.stderr.readline() == f"n2 (pid {pids['n2']}) was killed by SIGKILL.\n"
-        assert local.stderr.readline() == "Start it again with:\n"
+        assert local.stderr.readline() == "Start it again (then it is yours to stop):\n"
         command = local.stderr.readline().split()
         assert command[-7] == "--id=n2"
         with subprocess.Popen(
