@@ -156,6 +156,11 @@ class Replica:
             "barriers": len(self._barriers) + (len(self._reads.waiters) if self._reads else 0),
         }
 
+    def clock(self, now_ms: float) -> None:
+        """See ``Node.clock``."""
+        self._now_ms = now_ms
+        self._node.clock(now_ms)
+
     def tick(self, now_ms: float) -> None:
         self._now_ms = now_ms
         self._node.tick(now_ms)

@@ -152,12 +152,18 @@ class Node:
 
     # -- inputs --------------------------------------------------------------------------------------------
 
+    def clock(self, now_ms: float) -> None:
+        """It is ``now_ms``. Nothing happens by that alone: give it before ``step``, ``tick`` at the turn's
+        end, so that after a pause what has arrived meanwhile is heard before a timer says that nothing did.
+        """
+        self._core.now_ms = max(self._core.now_ms, now_ms)
+
     def tick(self, now_ms: float) -> None:
         """Time has passed. Heartbeats, elections and CheckQuorum happen when they are due, however late this
         comes.
         """
         core = self._core
-        core.now_ms = max(core.now_ms, now_ms)
+        self.clock(now_ms)
         if core.now_ms < self.due_ms:
             return
         if not isinstance(core.role, Leader):

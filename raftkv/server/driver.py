@@ -88,6 +88,7 @@ class Driver:
         if self._stopped:
             return
         try:
+            self._replica.clock(self._now_ms())
             for envelope in envelopes:
                 self._replica.step(envelope)
         except Exception as error:
@@ -98,8 +99,7 @@ class Driver:
         if self._stopped:
             return
         try:
-            # NB: the clock first, or the hunt would count from the last turn.
-            self._replica.tick(self._now_ms())
+            self._replica.clock(self._now_ms())
             self._replica.peer_lost(peer)
         except Exception as error:
             self._fail(error)
