@@ -52,6 +52,7 @@ class Chaos:
             (self.drop, pick([0, 2, 20])),
             (self.duplicate, pick([0, 2, 20])),
             (self.cut, pick([0, 0.5, 3])),
+            (self.cut_off_the_leader, pick([0, 0.5, 2])),
             (self.heal, 1),
             (self.crash, pick([0, 0.3, 2])),
             (self.restart, 3),
@@ -131,6 +132,14 @@ class Chaos:
                 one, other = self.random.sample(self.names, 2)
                 self.cluster.cut(one, other, both=self.random.random() < 0.5)
 
+    def cut_off_the_leader(self) -> None:
+        """It doesn't know; the others do, and have a new leader while clients still read at the old one."""
+        if leaders := self.cluster.leaders:
+            self.cluster.isolate(leaders[-1])
+            for server in self.cluster.living:
+                if server.node_id != leaders[-1]:
+                    self.cluster.peer_lost(server.node_id, leaders[-1])
+
     def heal(self) -> None:
         self.cluster.heal()
 
@@ -164,7 +173,9 @@ class Chaos:
 
     def read(self) -> None:
         self.next_id += 1
-        if name := self._living():
+        leaders = self.cluster.leaders
+        name = leaders[0] if leaders and self.random.random() < 0.5 else self._living()
+        if name:
             self.cluster.read(name, self.next_id)
 
     # -- afterwards ----------------------------------------------------------------------------------------
