@@ -16,7 +16,17 @@ from raftkv.errors import StartError
 
 EXIT_CONFIG = 78  # sysexits EX_CONFIG
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+
+
+_DURATIONS = (
+    "heartbeat_ms",
+    "election_timeout_min_ms",
+    "election_timeout_max_ms",
+    "request_timeout_ms",
+    "max_request_timeout_ms",
+    "slow_fsync_ms",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ def parse_cluster(text: str) -> dict[NodeId, Address]:
             raise StartError(f"--cluster wants ID=HOST:PORT, separated by commas; got {part!r}", EXIT_CONFIG)
         if name in members:
             raise StartError(f"--cluster names {name!r} twice", EXIT_CONFIG)
-        members[NodeId(name)] = Address.parse(address, f"the address of {name} in --cluster")
+        members[NodeId(name)] = Address.parse(address, f"the address of {name!r} in --cluster")
     return dict(sorted(members.items()))
 
 
@@ -121,12 +131,19 @@ class Config:
         if self.node_id not in self.cluster:
             members = ", ".join(self.cluster) or "nobody"
             raise StartError(f"--cluster names {members}, but not --id {self.node_id}: add it", EXIT_CONFIG)
+        at: dict[str, NodeId] = {}
+        for name, address in self.cluster.items():
+            other = at.setdefault(str(address), name)
+            if other != name:
+                raise StartError(
+                    f"--cluster gives {other} and {name} the same address {address}", EXIT_CONFIG
+                )
         for limit in ("segment_bytes", "max_key_bytes", "max_value_bytes", "max_request_bytes"):
             if getattr(self, limit) <= 0:
                 raise StartError(f"{limit} must be positive", EXIT_CONFIG)
-        for duration in ("request_timeout_ms", "max_request_timeout_ms", "slow_fsync_ms"):
-            if getattr(self, duration) <= 0:
-                raise StartError(f"{duration} must be positive", EXIT_CONFIG)
+        for duration in _DURATIONS:
+            if not 0 < getattr(self, duration) < float("inf"):  # a NaN is neither
+                raise StartError(f"{duration} must be positive and finite", EXIT_CONFIG)
         if self.segment_bytes < 4096:
             raise StartError("segment_bytes must be at least 4096", EXIT_CONFIG)
         if self.advertise and not re.fullmatch(r"https?://[^\s/]+/?", self.advertise):
@@ -150,9 +167,8 @@ class Config:
     @property
     def cluster_id(self) -> str:
         """16 hex digits that all founding members derive alike, and that no other cluster should."""
-        members = ",".join(
-            self.cluster if self.cluster_name else (f"{n}={a}" for n, a in self.cluster.items())
-        )
+        founders = sorted(self.cluster.items())  # whatever order they were given in
+        members = ",".join(name if self.cluster_name else f"{name}={address}" for name, address in founders)
         return hashlib.sha256(f"{self.cluster_name}\n{members}".encode()).hexdigest()[:16]
 
     @property
