@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
+from structlog.typing import EventDict, Processor
 
 
 def configure(level: str, log_format: str, node_id: str) -> None:
@@ -13,22 +15,30 @@ def configure(level: str, log_format: str, node_id: str) -> None:
     stderr.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    )
-    processors: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+    renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+
+    def name_node(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        # NB: not by a context variable, which the disk's thread would not see.
+        event.setdefault("node", node_id)
+        return event
+
+    first: list[Processor] = [
+        name_node,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console),
     ]
-    if not console:
-        processors.append(structlog.processors.format_exc_info)
+    last: list[Processor] = [] if console else [structlog.processors.format_exc_info]
     structlog.configure(
-        processors=[*processors, renderer],
+        processors=[*first, *last, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(node=node_id)
-    # What libraries say through the standard logging: only what went wrong, in the same place.
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    # What libraries say through the standard logging: only what went wrong, in the same place and form.
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*first, structlog.stdlib.add_logger_name],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, renderer],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
