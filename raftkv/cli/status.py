@@ -30,7 +30,7 @@ SHOWN_EVENTS = 10
 def status(
     watch: bool, discover: bool, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str
 ) -> None:
-    """Show every node's role, term, leader, indexes and links, as it sees them itself.
+    """Show each node's own view: role, term, indexes, links.
 
     LAG is how many entries a node has not applied of those the leader knows to be committed. In a pipe,
     --watch prints what happens, a line each; as JSON a list of all nodes at every look. Without --watch it
