@@ -5,7 +5,9 @@ A record is a header of 20 bytes, a payload, and zeros up to a multiple of 32 by
     0  length       u32  of the payload, without its padding
     4  payload_crc  u32  CRC-32C of payload and padding
     8  group        u32
-    12 type         u8, and three zero bytes
+    12 type         u8
+    13 mask         u8   what every byte of the payload is XORed with
+    14              two zero bytes
     16 header_crc   u32  CRC-32C of the 16 bytes before it, continued from the segment's salt
 
 Rules:
@@ -14,6 +16,8 @@ Rules:
   record (exactly 32 bytes) doesn't either: a disk that writes whole sectors leaves it whole or absent.
 - NB: the salt, a secret of the segment, is why no client's value can be taken for a record. Recovery looks
   for COMMIT records in the middle of damaged bytes, and values may hold anything, a copy of a WAL included.
+- No sector of a record is nearly all zeros: where a payload has a long run of them, it is masked with a byte
+  that has no such run. So a sector that reads as zeros was lost, and no single bad byte makes one look so.
 - Numbers of types are on disk: never renumber, never reuse. A reader refuses a type it doesn't know.
 """
 
@@ -22,6 +26,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import Enum, IntEnum
+from functools import cache
 from typing import NamedTuple
 
 import google_crc32c
@@ -34,8 +39,8 @@ SECTOR_BYTES = 512
 COMMIT_RECORD_BYTES = 32
 MAX_PAYLOAD_BYTES = 1 << 30
 
-_HEADER = struct.Struct("<IIIB3x")
-_CHECKED_HEADER = struct.Struct("<IIIB3xI")
+_HEADER = struct.Struct("<IIIBB2x")
+_CHECKED_HEADER = struct.Struct("<IIIBBHI")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _ENTRY = struct.Struct("<QQBQ")
@@ -79,7 +84,7 @@ class UnknownFormatError(Exception):
 
 
 class Record(NamedTuple):
-    """A whole record of a file. ``body`` is payload and padding, ``length`` that of the payload."""
+    """A whole record of a file. ``body`` is payload, unmasked, and padding; ``length`` the payload's."""
 
     type: int  # may be one that ``RecordType`` doesn't have
     group: int
@@ -98,7 +103,9 @@ class Commit(NamedTuple):
 
     batch: int  # one more than the batch before, across segments; below 2**48 (at 10,000 a second: 890 years)
     records: int  # in the batch, without this one; below 2**24
-    sparse_sectors: int  # sectors wholly within the batch with at most one byte that isn't zero; below 2**24
+    sparse_sectors: int
+    """Sectors wholly within the batch with at most one byte that isn't zero; below 2**24. Masking leaves
+    none, but where a value was made to have a run of every byte there is."""
 
 
 def encode(salt: int, record_type: RecordType, group: int, fixed: bytes, data: bytes = b"") -> bytes:
@@ -106,10 +113,30 @@ def encode(salt: int, record_type: RecordType, group: int, fixed: bytes, data: b
     length = len(fixed) + len(data)
     if not 0 < length <= MAX_PAYLOAD_BYTES:
         raise ValueError(f"a record's payload must be 1-{MAX_PAYLOAD_BYTES} bytes, got {length}")
+    payload = fixed + data
     padding = _PADDING[-(HEADER_BYTES + length) % ALIGNMENT_BYTES]
-    payload_crc = _extend(_extend(_crc(fixed), data), padding)
-    header = _HEADER.pack(length, payload_crc, group, record_type)
-    return b"".join((header, _U32.pack(_extend(salt, header)), fixed, data, padding))
+    mask = 0
+    if length >= _LONG_RUN_BYTES and bytes(_LONG_RUN_BYTES) in payload:
+        mask = _mask_for(payload)
+        payload = payload.translate(_mask_table(mask))
+    header = _HEADER.pack(length, _extend(_crc(payload), padding), group, record_type, mask)
+    return b"".join((header, _U32.pack(_extend(salt, header)), payload, padding))
+
+
+# A quarter of a sector: 512 bytes without such a run, and even 481 of them before the padding, have three
+# bytes or more that aren't zero.
+_LONG_RUN_BYTES = SECTOR_BYTES // 4
+
+
+def _mask_for(payload: bytes) -> int:
+    """A byte of which ``payload`` has no long run; 0, no mask, where it has one of each."""
+    return next((mask for mask in range(1, 256) if bytes((mask,)) * _LONG_RUN_BYTES not in payload), 0)
+
+
+@cache
+def _mask_table(mask: int) -> bytes:
+    """For ``bytes.translate``: XOR with ``mask``, which is its own inverse."""
+    return bytes(byte ^ mask for byte in range(256))
 
 
 def encode_entry(salt: int, group: GroupId, entry: Entry) -> bytes:
@@ -142,7 +169,7 @@ def read_record(data: bytes, offset: int, salt: int) -> Record:
         if offset >= len(data):
             raise BadRecordError(Problem.NO_COMMIT, offset)
         raise BadRecordError(Problem.HEADER_CUT, offset)
-    length, payload_crc, group, record_type, header_crc = _CHECKED_HEADER.unpack_from(data, offset)
+    length, payload_crc, group, kind, mask, reserved, header_crc = _CHECKED_HEADER.unpack_from(data, offset)
     if _extend(salt, data[offset : offset + 16]) != header_crc:
         raise BadRecordError(Problem.HEADER_DAMAGED, offset)
     end = (body_at + length + ALIGNMENT_BYTES - 1) & -ALIGNMENT_BYTES
@@ -151,7 +178,10 @@ def read_record(data: bytes, offset: int, salt: int) -> Record:
         raise BadRecordError(Problem.PAYLOAD_CUT, offset, end)
     if _crc(body) != payload_crc:
         raise BadRecordError(Problem.PAYLOAD_DAMAGED, offset, end)
-    return Record(record_type, group, length, body, offset, end)
+    if mask:
+        body = body.translate(_mask_table(mask))
+    # A header that uses the reserved bytes is a newer version's: so is then the number of its type.
+    return Record(kind | reserved << 8, group, length, body, offset, end)
 
 
 _KINDS = {int(kind): kind for kind in EntryKind}  # four times faster than EntryKind(number)
@@ -222,6 +252,7 @@ def sparse_sectors(batch: bytes, offset: int) -> int:
     that isn't zero: those that one damaged byte could make look lost.
 
     The sectors at its edges are not counted: each holds a header, so it has more such bytes than one.
+    Masking makes this 0 but for a value made to defeat it; then it is what keeps recovery safe (scan.py).
     """
     if len(batch) < SECTOR_BYTES or _HALF_SECTOR_OF_ZEROS not in batch:
         return 0  # nearly always: 511 zeros and one other byte hold a run of 256

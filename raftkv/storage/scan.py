@@ -11,10 +11,11 @@ a batch that starts at B in the last segment:
 2. The record is cut by the end of the file, or whole records end there without a COMMIT: torn.
 3. The header at X is bad. It lies within one sector, and sectors are written whole, so if the power did it,
    the batch's whole share of that sector is missing, that is, reads as zeros. If so torn, else damaged.
-4. The payload at X is bad. If the power did it, one of the record's sectors reads as zeros. But values may
-   hold zeros of their own. The batch's own COMMIT, if sound, says how many sectors had at most one byte that
-   isn't zero when it was written: torn only if more sectors than that are all zeros now, which no single bad
-   byte can do; else damaged.
+4. The payload at X is bad. If the power did it, one of the record's sectors reads as zeros, which no sector
+   does by nature, since payloads are masked (record.py): if so torn, else damaged. Should a value have
+   defeated the mask, the batch's own COMMIT, if sound, says how many sectors had at most one byte that isn't
+   zero when it was written, and only if more than those are all zeros now, which no single bad byte can do,
+   is it torn.
 
 In a segment that isn't the last, or in a segment's first batch, nothing can be torn: both were durable before
 anything else happened. Everything here is read-only.
