@@ -54,5 +54,5 @@ def serve(node_id: str, data_dir: Path, listen: str, peer_listen: str, cluster: 
         logs.configure(config.log_level, config.log_format, config.node_id)
         app.serve(config)
     except StartError as error:
-        click.echo(f"raftkv: {error}", err=True)
+        click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
