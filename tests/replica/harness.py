@@ -1,6 +1,8 @@
-"""Real replicas with real machines in one thread: time moves when told to, disks are instant, links are queues.
+"""Real replicas with real machines in one thread: time moves when told to, disks are instant, links are
+queues.
 
-The faults of consensus itself are tested in ``tests/consensus``; here it is about batches, barriers and deadlines.
+The faults of consensus itself are tested in ``tests/consensus``; here it is about batches, barriers and
+deadlines.
 """
 
 from __future__ import annotations
