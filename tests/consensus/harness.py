@@ -217,9 +217,8 @@ class Cluster:
     def receive(self, envelope: Envelope) -> None:
         server = self.servers[envelope.receiver]
         if server.node is not None and (envelope.sender, envelope.receiver) not in self.cuts:
-            if self.exact_clocks:  # NB: time without ticks, which no input offers
-                core = server.node._core
-                core.now_ms = max(core.now_ms, self.now_ms)
+            if self.exact_clocks:
+                server.node.clock(self.now_ms)
             server.node.step(envelope)
             self.turn(server)
 
