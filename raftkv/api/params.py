@@ -20,6 +20,7 @@ _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _ETAG = re.compile(r'[ \t,]*(W/)?"([^"]*)"[ \t]*(?:,[ \t,]*|$)')
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _REVISION = re.compile(r"[1-9][0-9]{0,17}")
+_INSIDE_SHARE = 0.95
 _TRUTH = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
@@ -89,17 +90,20 @@ def number_of(params: Mapping[str, bytes], name: str, default: int, low: int, hi
 
 
 def timeout_ms(params: Mapping[str, bytes], default_ms: float, max_ms: float) -> float:
-    """``timeout=``: how long this request may wait, in milliseconds."""
+    """How long this request may wait inside, in milliseconds: ``timeout=`` less what the way back takes.
+
+    A client that gives up at its timeout should have our answer, which says what became of its write, before.
+    """
     text = text_of(params, "timeout")
     if text is None:
-        return default_ms
+        return default_ms * _INSIDE_SHARE
     match = _DURATION.fullmatch(text)
     if match is None:
         raise BadRequest(f"timeout must be a duration like 500ms, 30s or 5m, got {text!r}")
     duration_ms = int(match[1]) * _UNIT_MS[match[2]]
     if not 0 < duration_ms <= max_ms:
         raise BadRequest(f"timeout must be more than 0 and at most {max_ms:.0f}ms, got {text!r}")
-    return duration_ms
+    return duration_ms * _INSIDE_SHARE
 
 
 def condition_of(headers: MultiMapping[str], params: Mapping[str, bytes]) -> Condition | None:

@@ -64,7 +64,7 @@ class Connection:
     def reply(self, method: str = "GET") -> Reply:
         """The next answer; ``method`` is the request's, for an answer to HEAD has no body."""
         line = self._file.readline()
-        assert line.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")), f"no answer but {line!r}"
+        assert line.startswith(b"HTTP/"), f"no answer but {line!r}"  # the version is the request's
         status = int(line.split(b" ")[1])
         headers: dict[str, str] = {}
         while (line := self._file.readline()) != b"\r\n":
