@@ -31,7 +31,8 @@ def configure(level: str, log_format: str, node_id: str) -> None:
     structlog.configure(
         processors=[*first, *last, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One write a line: kill -9 must not leave half a line, for the next life to write on.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     # What libraries say through the standard logging: only what went wrong, in the same place and form.
