@@ -53,6 +53,10 @@ def strace(directory: Path, injection: str) -> list[str]:
     """
     # -D: the tracer is the grandchild, so that the process that was started is the node itself.
     command = ["strace", "-D", "-f", "-qq", "-o", str(directory / "strace.out"), "-e", "trace=fdatasync"]
+    if not injection.startswith(
+        "signal="
+    ):  # NB: strace injects no signals then; without, a start takes a second
+        command.append("--seccomp-bpf")
     command += ["-e", f"inject=fdatasync:{injection}"]
     _need_strace(directory)
     return command
@@ -66,7 +70,18 @@ def _need_strace(directory: Path) -> None:
         pytest.skip("NOT TESTED: this system has no fdatasync")
     probe = "import os, sys\nfd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
     probe += "try: os.fdatasync(fd)\nexcept OSError: sys.exit(42)"
-    command = ["strace", "-qq", "-o", os.devnull, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO"]
+    command = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-qq",
+        "-o",
+        os.devnull,
+        "-e",
+        "trace=fdatasync",
+        "-e",
+        "inject=fdatasync:error=EIO",
+    ]
     done = subprocess.run(
         [*command, sys.executable, "-c", probe, str(directory / "probe")], capture_output=True, check=False
     )

@@ -36,6 +36,8 @@ PORTS = (20_000, 32_000)
 PAGE_KEYS = 1_000
 # The only events that may carry a traceback: a node that stops because of it.
 FATAL_EVENT = "this node stops"
+# How the line begins that says why a node doesn't start, or stopped by itself.
+VERDICT = "Error: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Node:
 
     def mistakes(self) -> list[str]:
         """Lines that no node may ever log: tracebacks, bugs, libraries' complaints."""
-        found = [line for line in self.last_words() if not line.startswith(("raftkv: ", "strace: "))]
+        found = [line for line in self.last_words() if not line.startswith((VERDICT, "strace: "))]
         for event in self.events():
             is_traceback = "exception" in event and event["event"] != FATAL_EVENT
             if is_traceback or event["event"] in ("a request failed", "a connection failed"):

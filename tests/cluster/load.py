@@ -68,6 +68,7 @@ class Load:
         self._prefix = prefix
         self._writers = writers
         self._filler = "." * value_bytes
+        self.fastest_s = float("inf")  # from sending a write to its acknowledgement
         self._sent_at_s: dict[str, float] = {}  # of what was acknowledged
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,6 +132,7 @@ class Load:
         if reply.status == 201:
             self.book.acknowledged[key] = value
             self._sent_at_s[key] = sent_at_s
+            self.fastest_s = min(self.fastest_s, time.perf_counter() - sent_at_s)
             return True
         if reply.status == 200:
             self.book.repeated.append(f"{key}: {text.strip()}")

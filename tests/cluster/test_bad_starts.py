@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import Cluster, Node, make_nodes, running
+from tests.cluster.harness import VERDICT, Cluster, Node, make_nodes, running
 
 pytestmark = pytest.mark.cluster
 
@@ -35,6 +35,7 @@ async def refused(*arguments: str) -> tuple[int, str]:
     if process.returncode == USAGE:
         lines = lines[-1:]  # click's usage stands above
     assert len(lines) == 1, lines
+    assert lines[0].startswith(VERDICT)
     return process.returncode or 0, lines[0]
 
 
