@@ -217,12 +217,8 @@ def decode_boot(record: Record) -> int:
 def decode_commit(record: Record) -> Commit:
     if record.length != 12:
         raise UnknownFormatError(f"a COMMIT record of {record.length} bytes")
-    body = record.body
-    return Commit(
-        int.from_bytes(body[:6], "little"),
-        int.from_bytes(body[6:9], "little"),
-        int.from_bytes(body[9:12], "little"),
-    )
+    number = int.from_bytes(record.body, "little")
+    return Commit(number & 0xFFFF_FFFF_FFFF, number >> 48 & 0xFF_FFFF, number >> 72)
 
 
 # Where a COMMIT header has its group (0), its type and the three zero bytes: offset 8 of the record.

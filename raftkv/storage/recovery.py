@@ -7,6 +7,7 @@ Whatever breaks a rule raises ``StartError`` (65) naming file and offset: it nev
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,10 @@ class Replay:
     records: int = 0  # without the COMMITs
 
     def group(self, number: int) -> GroupReplay:
-        return self.groups.setdefault(GroupId(number), GroupReplay())
+        group = self.groups.get(GroupId(number))
+        if group is None:
+            group = self.groups[GroupId(number)] = GroupReplay()
+        return group
 
     def next_index(self, group: int = 0) -> int:
         replay = self.groups.get(GroupId(group))
@@ -122,11 +126,17 @@ def recover(files: Files, directory: Path, owner: Owner) -> Recovery:
     replay = Replay()
     segments = total_bytes = 0
     last: SegmentScan | None = None
-    for scan in scans(files, directory, owner):
-        replay_segment(replay, scan)
-        segments += 1
-        total_bytes += scan.valid_bytes
-        last = scan
+    collects_garbage = gc.isenabled()
+    gc.disable()  # a million entries and not one cycle: looking for them costs a fifth of the time
+    try:
+        for scan in scans(files, directory, owner):
+            replay_segment(replay, scan)
+            segments += 1
+            total_bytes += scan.valid_bytes
+            last = scan
+    finally:
+        if collects_garbage:
+            gc.enable()
     return Recovery(replay, segments, total_bytes, last)
 
 

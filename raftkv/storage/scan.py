@@ -118,7 +118,7 @@ class SegmentScan:
                 own = record, commit
             # An earlier one stands in a value: someone keeps a copy of this segment in the store.
         if bad.problem in _CUT:
-            return own is None
+            return True
         if bad.problem is Problem.HEADER_DAMAGED:
             return self._is_lost(bad.offset, start)
         if not any(self._is_lost(at, start) for at in range(bad.offset, bad.end, SECTOR_BYTES)) and (

@@ -6,6 +6,7 @@ make the difference hard: long zeros, zeros with one other byte, and copies of t
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import struct
@@ -28,7 +29,7 @@ from raftkv.storage.record import (
     find_commits,
 )
 from raftkv.storage.scan import SegmentScan
-from raftkv.storage.segment import HEADER_BYTES, decode_header
+from raftkv.storage.segment import HEADER_BYTES, decode_header, encode_header
 from tests.storage.faulty_files import FaultyFiles, split
 from tests.storage.samples import G0, entry, indexes, open_wal, write
 
@@ -162,6 +163,18 @@ def test_every_set_of_lost_sectors_of_the_last_batch(name: str, before: int) -> 
             assert indexes(recovered) == earlier, lost
 
 
+def test_a_sector_that_reads_as_zeros_before_a_later_commit_is_refused() -> None:
+    """Not torn: when the later batch was written, this one was durable."""
+    files = small_log(write(entry(5, DENSE)), before=4)
+    path, data, start = last_batch(files)
+    for sector in split(HEADER_BYTES, start):
+        files.put(path, lose(data, (sector,)))
+        error = refusal(files)
+        assert error.exit_code == 65
+        assert str(error).startswith(f"{path}: damaged at byte ")
+        assert "was committed after it" in str(error) or sector[0] < HEADER_BYTES + 64, "the first batch"
+
+
 # A long run of every byte there is, so that no mask helps, and the zeros at a sector's length.
 DEFEATS_THE_MASK = b"".join(bytes((byte,)) * (130 if byte else 1600) for byte in range(256))
 
@@ -236,6 +249,22 @@ def test_sound_records_that_make_no_sense_are_refused() -> None:
         error = refusal(files)
         assert message in str(error)
         assert error.exit_code == 65
+
+
+def test_a_segment_that_skips_batches_is_refused() -> None:
+    files = small_log(write(entry(3)))
+    path, data = last_segment(files)
+    header = dataclasses.replace(decode_header(data, path), number=2, first_index=4, first_batch=9)
+    second = path.with_name(header.name)
+    files.put(second, sealed(encode_header(header), encode_boot(header.salt, 1), 9, header.salt))
+    assert f"{second}: damaged at byte 0: begins with batch 9, and the segment before it ends at 5" in str(
+        refusal(files)
+    )
+    header = dataclasses.replace(header, first_batch=6, first_index=5)
+    files.unlink(second)
+    second = path.with_name(header.name)
+    files.put(second, sealed(encode_header(header), encode_boot(header.salt, 1), 6, header.salt))
+    assert "begins at index 5, and the log before it ends at 3" in str(refusal(files))
 
 
 def test_a_newer_version_s_files_are_refused_as_such() -> None:

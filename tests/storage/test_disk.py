@@ -190,6 +190,22 @@ def test_after_the_first_failure_nothing_is_acknowledged(
     assert {group: value for group, value in kept.items() if value[1]} == model
 
 
+def test_a_failure_is_posted_once_whatever_waits_behind_it() -> None:
+    files = Gate()
+    owner = Owner(files, max_group_bytes=1)
+    files.shut = True
+    owner.write(1)
+    files.reached.get(timeout=DEADLINE_S)
+    for index in range(2, 6):
+        owner.write(index)
+    files.shut = False
+    files.fail_sync_at = files.syncs + 1
+    files.go.put(None)
+    owner.disk.close()
+    owner.run_rest()
+    assert (owner.done, len(owner.failures)) == ([], 1)
+
+
 def test_a_broken_invariant_is_a_failure_too() -> None:
     owner = Owner(FaultyFiles())
     owner.write(7)

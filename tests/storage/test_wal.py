@@ -179,12 +179,35 @@ def test_the_rewritten_segment_survives_a_failed_fsync_of_the_life_before() -> N
     files.fail_sync_at = files.syncs + 1
     with pytest.raises(StartError, match="fdatasync failed: Input/output error"):
         wal.commit([write(entry(2))])
+    syncs = files.syncs
+    with pytest.raises(StartError, match="closed, or failed before"):
+        wal.commit([write(entry(2))])
+    with pytest.raises(StartError, match="closed, or failed before"):
+        wal.sync()
+    assert files.syncs == syncs
     files.kill()
     wal, recovered = open_wal(files)
     assert indexes(recovered) == [1, 2]
     wal.commit([write(entry(3))])
     files.crash(Tear.LOST)
     assert indexes(open_wal(files)[1]) == [1, 2, 3]
+
+
+def test_a_torn_tail_is_gone_after_one_start_and_the_log_goes_on() -> None:
+    files = FaultyFiles()
+    wal, _ = open_wal(files)
+    wal.commit([write(entry(1))])
+    wal.append([write(entry(2, b"x" * 3000))])
+    path, data = wal.path, files.read(wal.path)
+    files.put(path, data[:-100])
+    wal, recovered = open_wal(files)
+    assert (indexes(recovered), recovered.dropped_tail_bytes) == ([1], 3072 - 100 + 32)
+    wal.commit([write(entry(2, b"another"))])
+    for _ in range(2):  # killed twice, without a write between
+        files.kill()
+        _, recovered = open_wal(files)
+        assert (indexes(recovered), recovered.dropped_tail_bytes, recovered.dropped_tail) == ([1, 2], 0, "")
+    assert recovered.groups[G0][1][1].data == b"another"
 
 
 @pytest.mark.parametrize("fault", ["fail_write_at", "fail_sync_at"])
