@@ -1,14 +1,15 @@
 """How a leader is chosen: PreVote, then the paper's election (sections 5.2, 5.4.1; thesis 4.2.3, 9.6).
 
 ``Election`` is what the node needs of any way to choose; ``RaftElection`` is the one there is. It owns the
-role's changes; the node decides when. Two additions to the paper, written down in ``docs/guarantees.md``:
+role's changes; the node decides when. Additions to the paper, written down in ``docs/guarantees.md``:
 
 - *Hunting.* When its link to the leader breaks, a follower asks for PreVotes within milliseconds instead of
-  waiting for the
-  election timeout, and asks again every few milliseconds while it hears of no leader: voters whose own notice
-  is late refuse first and grant then. Followers begin one after the other, in the order of their ids, so that
-  the first one has usually won before the second begins. A broken link is a hint, never a proof: votes
-  decide.
+  waiting for the election timeout, and asks again every few milliseconds while it hears of no leader: voters
+  whose own notice is late refuse first and grant then. Followers begin one after the other, in the order of
+  their ids, so that the first one has usually won before the second begins. A broken link is a hint, never a
+  proof: votes decide.
+- Hunting must not outrun the disks, which decide how long an election takes: whoever voted waits for its
+  candidate before it helps another, and a candidate gives its voters the time that its own vote took.
 - A voter that has heard its leader lately refuses (the lease of thesis 4.2.3), so a partial cut deposes
   nobody.
 """
@@ -58,7 +59,8 @@ class RaftElection:
         core = self._core
         if term > core.current_term:
             core.current_term, core.voted_for = term, None
-        core.role = Follower(leader, self._timeout() if leader else self._retry(1, 2))
+        # NB: a new term is somebody's election, which needs a few disk writes: the hunt waits for it.
+        core.role = Follower(leader, self._timeout() if leader else self._retry(10, 20))
 
     def hear_leader(self, leader: NodeId) -> Follower:
         """The current term's leader spoke: follow it, and renew its lease on our loyalty."""
@@ -68,7 +70,7 @@ class RaftElection:
             self.follow(core.current_term, leader)
         role = core.role
         assert isinstance(role, Follower)
-        role.leader = leader
+        role.leader, role.elects = leader, None
         role.election_due_ms = self._timeout()
         role.lease_until_ms = core.now_ms + core.timing.election_timeout_min_ms
         self._hunting_until_ms = float("-inf")
@@ -99,7 +101,7 @@ class RaftElection:
         core = self._core
         core.current_term = Term(core.current_term + 1)
         core.voted_for = core.node_id
-        core.role = Candidate(self._retry(5, 10), {})
+        core.role = Candidate(self._timeout(), {}, since_ms=core.now_ms)
         for peer in core.peers:
             core.promise(peer, RequestVote(core.log.last_index, core.log.last_term))
 
@@ -145,10 +147,23 @@ class RaftElection:
     def on_pre_vote(self, sender: NodeId, request: PreVote) -> None:
         """Would this node vote for ``sender``? Changes nothing here, and promises nothing."""
         core = self._core
-        granted = request.next_term > core.current_term and core.log.is_up_to_date(
-            request.last_log_index, request.last_log_term
+        granted = (
+            request.next_term > core.current_term
+            and core.log.is_up_to_date(request.last_log_index, request.last_log_term)
+            and not self._awaits_another(sender)
         )
         core.send(sender, PreVoteReply(request.next_term, granted))
+
+    def _awaits_another(self, sender: NodeId) -> bool:
+        """Whether an election that has our vote may still be under way: a second one would only split it.
+
+        NB: disks decide how long an election takes, and they may be far slower than hunt steps.
+        """
+        core = self._core
+        role = core.role
+        if isinstance(role, Follower):
+            return role.elects not in (None, sender) and core.now_ms < role.election_due_ms
+        return isinstance(role, Candidate) and core.now_ms < role.election_due_ms
 
     def refuse_pre_vote(self, sender: NodeId, request: PreVote) -> None:
         self._core.send(sender, PreVoteReply(request.next_term, granted=False))
@@ -183,6 +198,7 @@ class RaftElection:
         if not isinstance(core.role, Follower):
             core.role = Follower(None, float("inf"))
         core.role.election_due_ms = self._timeout()
+        core.role.elects = sender
         self._hunting_until_ms = float("-inf")
         core.promise(sender, RequestVoteReply(granted=True))
 
@@ -199,6 +215,9 @@ class RaftElection:
         if not isinstance(core.role, Candidate):
             return False
         core.role.votes[core.node_id] = True
+        # The requests leave now; the voters' disks may need as long as ours did.
+        took_ms = core.now_ms - core.role.since_ms
+        core.role.election_due_ms = self._retry(5, 10) + 2 * took_ms
         return self._count_votes()
 
     def _count_votes(self) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from raftkv.consensus.core import Core
 from raftkv.consensus.messages import ReadIndexReply
-from raftkv.consensus.quorum import majority_value
 from raftkv.consensus.ready import ReadGrant
 from raftkv.consensus.replication import Replication
 from raftkv.consensus.roles import Leader, ReadRequest, ReadRound
@@ -44,8 +43,7 @@ class Reads:
         open_round = leader.reads_open
         if open_round is None:
             return
-        acked = [leader.round, *(progress.acked_round for progress in leader.progress.values())]
-        if majority_value(acked) < open_round.round:
+        if self._replication.confirmed_round(leader) < open_round.round:
             return
         leader.reads_open = None
         for request in open_round.requests:

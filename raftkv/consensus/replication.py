@@ -79,6 +79,22 @@ class Replication:
         leader.round += 1
         for peer, progress in leader.progress.items():
             self.send_heartbeat(leader, peer, progress)
+        leader.rounds.append((leader.round, self._core.now_ms))
+        self._note_confirmed(leader)
+
+    def confirmed_round(self, leader: Leader) -> int:
+        """The latest round that a majority has answered."""
+        return majority_value([leader.round, *(each.acked_round for each in leader.progress.values())])
+
+    def _note_confirmed(self, leader: Leader) -> None:
+        """We led when a confirmed round began, so nobody else had committed anything by then. NB: not when
+        its answers came: they may be old.
+        """
+        confirmed, core = self.confirmed_round(leader), self._core
+        while leader.rounds and leader.rounds[0][0] <= confirmed:
+            _, began_ms = leader.rounds.popleft()
+            if core.commit_index >= leader.term_start:
+                core.fresh_ms = began_ms
 
     def tick(self, leader: Leader) -> None:
         core = self._core
@@ -89,8 +105,6 @@ class Replication:
         if core.now_ms >= leader.heartbeat_due_ms:
             leader.heartbeat_due_ms = core.now_ms + core.timing.heartbeat_ms
             self.new_round(leader)
-            if core.commit_index >= leader.term_start:
-                core.fresh_ms = self._majority_heard_ms(leader)
             for peer, progress in leader.progress.items():
                 # Something was lost, or the peer is slow: an empty AppendEntries finds out which. If entries
                 # are missing there, its refusal leads back to a probe.
@@ -100,13 +114,8 @@ class Replication:
     def has_quorum(self, leader: Leader) -> bool:
         """CheckQuorum: whether a majority has been heard within an election timeout (thesis 6.2)."""
         core = self._core
-        return core.now_ms - self._majority_heard_ms(leader) <= core.timing.election_timeout_min_ms
-
-    def _majority_heard_ms(self, leader: Leader) -> float:
-        """Since when a majority is known to follow us. Whoever replaces us must have asked one of those
-        later.
-        """
-        return majority_value([self._core.now_ms, *(each.heard_ms for each in leader.progress.values())])
+        heard = majority_value([core.now_ms, *(each.heard_ms for each in leader.progress.values())])
+        return core.now_ms - heard <= core.timing.election_timeout_min_ms
 
     def on_reply(self, leader: Leader, sender: NodeId, reply: AppendEntriesReply) -> None:
         progress = leader.progress[sender]
@@ -130,6 +139,7 @@ class Replication:
     def on_heartbeat_reply(self, leader: Leader, sender: NodeId, reply: HeartbeatReply) -> None:
         progress = leader.progress[sender]
         progress.acked_round = max(progress.acked_round, min(reply.round, leader.round))
+        self._note_confirmed(leader)
 
     def maybe_commit(self, leader: Leader) -> bool:
         """Commit what a majority has on disk, if it is of this term (5.4.2, Figure 8); all before it goes

@@ -15,6 +15,7 @@ class Follower:
     leader: NodeId | None  # None until heard, or after the link to it broke
     election_due_ms: float
     lease_until_ms: float = float("-inf")  # until then it refuses to help depose the leader (thesis 4.2.3)
+    elects: NodeId | None = None  # whom it voted for and has not yet heard to lead
     answered_round: int = 0  # the highest heartbeat round answered in this term
 
 
@@ -28,6 +29,7 @@ class PreCandidate:
 class Candidate:
     election_due_ms: float
     votes: dict[NodeId, bool]  # its own is added when it is durable, not before
+    since_ms: float  # when it stood
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class Leader:
     uncommitted_bytes: int = 0
     notice_due_ms: float = float("inf")  # when idle followers are told a new commit index
     round: int = 0  # heartbeat rounds so far in this term
+    rounds: deque[tuple[int, float]] = field(default_factory=deque)  # (round, when), not yet confirmed
     reads_waiting: list[ReadRequest] = field(default_factory=list)
     reads_open: ReadRound | None = None
     forwarded: deque[tuple[Index, NodeId]] = field(
