@@ -188,6 +188,7 @@ async def _serve(config: Config) -> None:
     files = OsFiles()
     data_dir = DataDir.open(files, config.data_dir)
     try:
+        gc.disable()  # what is read stays: looking for garbage in it would double the time
         segment_bytes = config.segment_bytes
         wal, recovered = Wal.open(
             files, data_dir.path, config.cluster_id, config.node_id, segment_bytes=segment_bytes
@@ -207,8 +208,8 @@ async def _serve(config: Config) -> None:
                 where=recovered.dropped_tail,
             )
         # What was recovered lives as long as the process: the collector need not look at it again.
-        gc.collect()
         gc.freeze()
+        gc.enable()
         await NodeProcess(config, wal, recovered).run()
     finally:
         data_dir.close()
