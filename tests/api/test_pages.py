@@ -29,6 +29,7 @@ def walk(client: Connection, query: str) -> list[dict[str, Any]]:
         page = client.request("GET", f"/v1/kv?{query}{cursor}")
         assert page.status == 200, page.body
         items += page.json["items"]
+        assert len(items) <= 1000, "the walk doesn't end"
         if page.json["cursor"] is None:
             return items
         assert page.json["items"], "a page that has a next one isn't empty"
@@ -137,6 +138,18 @@ def test_keys_that_come_and_go_during_a_walk_disturb_no_other(node: RestNode, cl
     node.store.delete(b"d")
     second = client.request("GET", f"/v1/kv?limit=9&cursor={first['cursor']}").json
     assert [item["key"] for item in first["items"] + second["items"]] == ["b", "d", "e", "f", "h"]
+
+
+@pytest.mark.parametrize("reverse", ["false", "true"])
+def test_a_cursor_of_another_listing_leads_out_of_no_range(
+    node: RestNode, client: Connection, reverse: str
+) -> None:
+    for key in (b"a", b"b1", b"b2", b"c", b"d"):
+        node.store.put(key, b"", None)
+    for limit in (1, 2, 3, 4):
+        cursor = client.request("GET", f"/v1/kv?limit={limit}&reverse={reverse}").json["cursor"]
+        items = walk(client, f"prefix=b&reverse={reverse}&cursor={cursor}")
+        assert {item["key"] for item in items} <= {"b1", "b2"}
 
 
 def test_a_plus_is_a_space_in_a_query_as_curl_sends_it(node: RestNode, client: Connection) -> None:
