@@ -153,7 +153,7 @@ class Replica:
         return {
             "commands": len(self._pending),
             "batches": len(self._inflight),
-            "barriers": len(self._barriers) + (len(self._reads.waiters) if self._reads else 0),
+            "barriers": sum(len(waiters) for waiters in self._read_groups()),
         }
 
     def clock(self, now_ms: float) -> None:

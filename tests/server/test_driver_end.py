@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raftkv.consensus.invariants import InvariantBroken
-from raftkv.consensus.messages import AppendEntriesReply, HeartbeatReply
+from raftkv.consensus.messages import AppendEntriesReply, HeartbeatReply, ReadIndex, ReadIndexReply
 from raftkv.consensus.types import Index, NodeId
 from raftkv.errors import Outcome, ShuttingDown
 from raftkv.kv.commands import PutResult
@@ -146,4 +146,21 @@ async def test_refuse_lets_those_who_wait_go_on() -> None:
     await rig.hear("n2", AppendEntriesReply(Index(3)), HeartbeatReply(max(rounds)))
     assert (outcome(waiters["under way"]), outcome(waiters["pending"])) == (PutResult(1, 1), PutResult(2, 1))
     assert waiters["read"].result() is None
+    assert rig.driver.idle
+
+
+@in_virtual_time
+async def test_a_read_that_is_granted_but_not_applied_still_waits() -> None:
+    """Else a node that drains would cut it off."""
+    rig = Rig("n1", "n2", "n3")
+    await rig.hear("n2", append(1, 1), Heartbeat(Index(0), Index(0), 1))
+    await rig.complete()
+    read = rig.driver.barrier(5000)
+    await settle()
+    (asked,) = rig.sent(ReadIndex)
+    assert isinstance(asked, ReadIndex)
+    await rig.hear("n2", ReadIndexReply(asked.context, Index(1)))
+    assert not rig.driver.idle
+    await rig.hear("n2", Heartbeat(Index(1), Index(1), 2))
+    assert read.done()
     assert rig.driver.idle
