@@ -130,7 +130,9 @@ class Listener:
     async def _greet(self, request: web.Request, socket: web.WebSocketResponse) -> Hello | None:
         """The connector's hello, once answered; None where it was refused, or went away."""
         try:
-            message = await socket.receive(timeout=self._limits.connect_timeout_ms / 1000)
+            # NB: not receive(timeout=...), which starts anew at every ping: a stranger could stay for ever.
+            async with asyncio.timeout(self._limits.connect_timeout_ms / 1000):
+                message = await socket.receive()
             if message.type is not aiohttp.WSMsgType.BINARY:
                 raise WireError(f"no hello: {ending(message, socket)}")
             hello = decode_hello(message.data)

@@ -135,13 +135,19 @@ async def raw_link(node: Node) -> AsyncIterator[aiohttp.ClientWebSocketResponse]
 async def greeted(socket: aiohttp.ClientWebSocketResponse, **fields: Any) -> None:
     """Say hello, and take the answer."""
     await socket.send_bytes(encode_hello(hello(**fields)))
-    answer = await socket.receive(DEADLINE_S)
+    answer = await received(socket)
     assert answer.type is aiohttp.WSMsgType.BINARY, answer
+
+
+async def received(socket: aiohttp.ClientWebSocketResponse) -> aiohttp.WSMessage:
+    """NB: not ``receive(timeout)``, which starts anew at every ping."""
+    async with asyncio.timeout(DEADLINE_S):
+        return await socket.receive()
 
 
 async def close_of(socket: aiohttp.ClientWebSocketResponse) -> tuple[int, str]:
     """The code and reason the other side closes with."""
-    message = await socket.receive(DEADLINE_S)
+    message = await received(socket)
     assert message.type is aiohttp.WSMsgType.CLOSE, message
     return message.data, message.extra or ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ from tests.transport.nodes import (
     greeted,
     pair,
     raw_link,
+    received,
     running,
     silent_server,
     until,
@@ -316,7 +318,7 @@ async def test_a_new_link_replaces_the_old_one_without_a_loss() -> None:
     async with running(one), raw_link(one) as first, raw_link(one) as second:
         await greeted(first)
         await greeted(second)
-        message = await first.receive(10)
+        message = await received(first)
         assert message.type.name in {"CLOSED", "ERROR"}
         assert one.lost == []
         assert one.changes == [("n2", "in", True)]

@@ -213,6 +213,17 @@ async def test_no_hello_in_time() -> None:
         assert (await close_of(socket))[0] == CloseCode.NO_HELLO
 
 
+async def test_pings_are_no_hello() -> None:
+    one = Node("n1", {"n2": NOWHERE}, limits=LinkLimits(connect_timeout_ms=50))
+    async with running(one), raw_link(one) as socket:
+        closed = asyncio.create_task(close_of(socket))
+        async with asyncio.timeout(DEADLINE_S):
+            while not closed.done():
+                await socket.ping()
+                await asyncio.sleep(0)
+        assert closed.result()[0] == CloseCode.NO_HELLO
+
+
 @pytest.mark.parametrize("first", [b"\x00\x01garbage", encode_status({}), encode_envelopes([])])
 async def test_something_else_than_a_hello(first: bytes) -> None:
     one = Node("n1", {"n2": NOWHERE})
