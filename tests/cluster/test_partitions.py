@@ -14,8 +14,8 @@ pytestmark = pytest.mark.cluster
 
 
 async def test_a_leader_that_others_have_left(tmp_path: Path) -> None:
-    """The others' links to it are reset, and they elect another within milliseconds; it doesn't know yet, and
-    has heard a majority just now. Only the confirmation of its reads by a majority keeps it from lying.
+    """The others' links to it are reset, and they elect another within milliseconds; it doesn't know yet,
+    and has heard a majority just now. Only the confirmation of its reads by a majority keeps it from lying.
     """
     async with wired(tmp_path) as (cluster, network):
         for number in range(3):
@@ -77,3 +77,24 @@ async def test_a_leader_that_is_not_heard(tmp_path: Path) -> None:
         assert before["term"] == after["term"]
         assert not book.failures
         await book.check(cluster, leader, "load/")
+
+
+async def test_a_partial_cut_deposes_nobody(tmp_path: Path) -> None:
+    """A follower and the leader lose each other, and both still have the third: the follower hunts in vain."""
+    async with wired(tmp_path) as (cluster, network):
+        book = Book()
+        leader = await cluster.leader()
+        apart, third = cluster.others(leader)
+        before = await cluster.status(leader)
+        async with Load([leader, third], "load/", book=book) as load:
+            await load.acknowledged(50)
+            network.part(leader, apart)
+            await load.acknowledged(500)
+            network.heal()
+            await cluster.caught_up(apart)
+        after = await cluster.status(leader)
+        assert before is not None
+        assert after is not None
+        assert (after["role"], after["term"]) == ("leader", before["term"])
+        assert not book.failures
+        await book.check(cluster, apart, "load/")

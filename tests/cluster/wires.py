@@ -116,6 +116,13 @@ class Network:
         for wire in self.of(node):
             wire.tear(towards=wire.target if wire.source == node else wire.source)
 
+    def part(self, one: Node, other: Node) -> None:
+        """Both see their connections with each other reset, and refused from then on."""
+        for wire in self._wires:
+            if {wire.source.name, wire.target.name} == {one.name, other.name}:
+                wire.tear(towards=one)
+                wire.tear(towards=other)
+
     def heal(self) -> None:
         for wire in self._wires:
             wire.heal()
