@@ -144,6 +144,8 @@ class Config:
         for duration in _DURATIONS:
             if not 0 < getattr(self, duration) < float("inf"):  # a NaN is neither
                 raise StartError(f"{duration} must be positive and finite", EXIT_CONFIG)
+        if self.request_timeout_ms > self.max_request_timeout_ms:
+            raise StartError("request_timeout_ms must not be above max_request_timeout_ms", EXIT_CONFIG)
         if self.segment_bytes < 4096:
             raise StartError("segment_bytes must be at least 4096", EXIT_CONFIG)
         if self.advertise and not re.fullmatch(r"https?://[^\s/]+/?", self.advertise):

@@ -39,6 +39,9 @@ class ReplicaLimits:
     max_batch_bytes: int = 1 << 20  # of commands; one larger command still goes alone
     # handed on and not yet applied; what comes meanwhile makes the next batch larger
     max_inflight_batches: int = 4
+    max_batch_span: int = (
+        1_000  # batches begun since the oldest one under way: what the session table may hold
+    )
     max_waiting_requests: int = 20_000  # commands not yet in a batch, and barriers; beyond it 429
     max_waiting_bytes: int = 64 << 20  # of commands not yet in a batch
     resend_ms: float = 300.0  # what a leader hasn't answered by then is handed to it again
@@ -217,15 +220,18 @@ class Replica:
 
     def _hand_on(self) -> None:
         """Make batches of what is pending, as long as there is a leader to take them and room under way."""
+        limits = self._limits
         while (
             self._pending
             and self._node.leader is not None
-            and len(self._inflight) < self._limits.max_inflight_batches
+            and len(self._inflight) < limits.max_inflight_batches
         ):
-            commands, waiters = self._gather()
             seq = self._next_seq
-            self._next_seq += 1
             low = min(self._inflight, default=seq)
+            if seq - low >= limits.max_batch_span:
+                return
+            self._next_seq += 1
+            commands, waiters = self._gather()
             name = BatchId(self._node.node_id, self._incarnation, seq, low)
             batch = self._inflight[seq] = Batch(seq, self._machine.seal(name, commands), waiters)
             self._propose(batch)

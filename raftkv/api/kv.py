@@ -42,6 +42,7 @@ _OCTETS = "application/octet-stream"
 _JSON = "application/json"
 _MAX_CONTENT_TYPE_CHARS = 256
 _MAX_PAGE_ITEMS = 1_000
+_MAX_PAGE_BYTES = 4 << 20  # of keys and values; a page ends early there, with a cursor for the rest
 _CONSISTENCY = ("linearizable", "stale")
 _WRITE_PARAMS = ("timeout", "if_revision", "if_absent")
 _READ_PARAMS = ("timeout", "consistency", "format")
@@ -187,7 +188,8 @@ class KvHandlers:
         keys_only = flag_of(params, "keys_only")
         limit = number_of(params, "limit", 100, 1, _MAX_PAGE_ITEMS)
         consistency, staleness_ms = await self._await_consistency(params)
-        page = self._store.page(start, end, limit, reverse=reverse)
+        max_bytes = None if keys_only else _MAX_PAGE_BYTES
+        page = self._store.page(start, end, limit, reverse=reverse, max_bytes=max_bytes)
         items = [key_fields(key) if keys_only else envelope(key, item) for key, item in page.items]
         cursor = _encode_cursor(page.items[-1][0], reverse=reverse) if page.more else None
         body = {"items": items, "cursor": cursor, "revision": self._store.revision}

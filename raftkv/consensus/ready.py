@@ -23,8 +23,7 @@ class Ready:
     1. ``messages`` may leave at once.
     2. ``write`` is made durable; writes complete first in, first out.
     3. ``promises`` leave only when this Ready's write *and every write before it* is durable. With no write
-    here and
-       none under way, that is at once.
+       here and none under way, that is at once.
     4. then ``Node.persisted(mark)`` is called, if there was a write.
     5. ``committed`` is applied in log order; it need not wait for this node's own disk, since a majority has
     it. 6. ``reads`` are answered once their index is applied.

@@ -5,15 +5,14 @@ several leaders, because it can't know which of them got it committed; the log m
 once. So a batch is named:
 
 - ``node`` and ``incarnation``: which life of which node made it. A node's incarnation grows with every start,
-  so a new
-  life needs no memory of the old one, and ends it: batches of an older incarnation are dropped from then on.
+  so a new life needs no memory of the old one, and ends it: batches of an older incarnation are dropped from
+  then on.
 - ``seq``: 1, 2, 3 ... within that life.
 - ``low``: every seq below it is settled, as far as its node cares (applied, or given up). One that turns up
-  later is dropped,
-  so the table needs to remember only what was applied at or above it.
+  later is dropped, so the table needs to remember only what was applied at or above it.
 
 The table is part of the replicated state: a function of the log alone. It holds one row a node, and in a row
-at most as many numbers as that node has batches under way; both are bounded.
+the numbers applied since the oldest batch under way: bounded by ``replica.ReplicaLimits.max_batch_span``.
 """
 
 from __future__ import annotations

@@ -64,16 +64,28 @@ class Store:
         self._ordered.remove(key)
         return True
 
-    def page(self, start: bytes, end: bytes | None, limit: int, *, reverse: bool = False) -> Page:
-        """Up to ``limit`` items with ``start <= key < end`` (no end: to the last), ascending unless
-        ``reverse``.
+    def page(
+        self,
+        start: bytes,
+        end: bytes | None,
+        limit: int,
+        *,
+        reverse: bool = False,
+        max_bytes: int | None = None,
+    ) -> Page:
+        """Up to ``limit`` items with ``start <= key < end`` (no end: to the last), or in reverse.
+
+        It ends early where keys and values have come to ``max_bytes``, but never without an item.
         """
         keys: Iterator[bytes] = self._ordered.irange(start, end, inclusive=(True, False), reverse=reverse)
         items: list[tuple[bytes, Item]] = []
+        size_bytes = 0
         for key in keys:
-            if len(items) == limit:
+            item = self._items[key]
+            size_bytes += len(key) + len(item.value)
+            if len(items) == limit or (max_bytes is not None and items and size_bytes > max_bytes):
                 return Page(items, more=True)
-            items.append((key, self._items[key]))
+            items.append((key, item))
         return Page(items, more=False)
 
 

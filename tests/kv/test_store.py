@@ -86,3 +86,15 @@ def test_a_deleted_key_begins_anew() -> None:
     store.put(b"k", b"2", None)
     store.delete(b"k")
     assert store.put(b"k", b"3", None) == Item(b"3", 4, 4, 1, None)
+
+
+def test_a_page_ends_early_at_its_bound_in_bytes_but_never_empty() -> None:
+    store = Store()
+    for key in (b"a", b"b", b"c"):
+        store.put(key, b"x" * 100, None)
+    page = store.page(b"", None, 10, max_bytes=202)
+    assert ([key for key, _ in page.items], page.more) == ([b"a", b"b"], True)
+    page = store.page(b"", None, 10, max_bytes=10)
+    assert ([key for key, _ in page.items], page.more) == ([b"a"], True)
+    page = store.page(b"", None, 10, max_bytes=303)
+    assert (len(page.items), page.more) == (3, False)

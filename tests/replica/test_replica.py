@@ -333,3 +333,19 @@ def test_a_restarted_node_replays_its_log() -> None:
     cluster.advance(100)
     assert revisions(cluster) == {100}
     assert cluster.leader.answer("r") is None
+
+
+def test_a_batch_that_is_stuck_holds_up_those_that_would_overgrow_the_session_table() -> None:
+    cluster = Cluster(limits=ReplicaLimits(max_batch_span=3))
+    cluster.elect()
+    follower = cluster.followers[0]
+    cluster.drop = {Propose}
+    follower.put(b"stuck")
+    cluster.settle()
+    cluster.drop = set()
+    for i in range(10):
+        follower.put(b"%d" % i)
+        cluster.settle()
+    assert len(follower.answers) == 2, "the next two of the span"
+    cluster.advance(400)
+    assert len(follower.answers) == 11
