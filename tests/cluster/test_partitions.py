@@ -80,16 +80,26 @@ async def test_a_leader_that_is_not_heard(tmp_path: Path) -> None:
 
 
 async def test_a_partial_cut_deposes_nobody(tmp_path: Path) -> None:
-    """A follower and the leader lose each other, and both still have the third: the follower hunts in vain."""
+    """A follower and the leader lose each other, and both still have the third, which is loyal: the follower
+    hunts in vain, though its log is as good as any.
+    """
     async with wired(tmp_path) as (cluster, network):
         book = Book()
         leader = await cluster.leader()
         apart, third = cluster.others(leader)
+        assert (await cluster.put(apart, "load/first", "value")).status == 201
+        book.acknowledged["load/first"] = "value"
+        await cluster.caught_up(apart)
         before = await cluster.status(leader)
+        network.part(leader, apart)
+
+        def hunts() -> bool:
+            return any(event.get("role") == "pre_candidate" for event in apart.events()[seen:])
+
+        seen = len(apart.events())
+        await cluster.until(hunts, "the follower asks for votes")
         async with Load([leader, third], "load/", book=book) as load:
-            await load.acknowledged(50)
-            network.part(leader, apart)
-            await load.acknowledged(500)
+            await load.acknowledged(300)
             network.heal()
             await cluster.caught_up(apart)
         after = await cluster.status(leader)
