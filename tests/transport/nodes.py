@@ -115,7 +115,7 @@ async def running(*nodes: Node) -> AsyncIterator[None]:
         yield
     finally:
         # NB: asyncio (3.11) leaks a connection that is accepted in the very turn in which its server closes.
-        # Between processes nobody sees that; here it would be a warning. So all stop calling each other first.
+        # Between processes nobody sees that, here it is a warning: so all stop calling each other first.
         for node in nodes:
             node.network._register.silence()
             for link in node.network._links.values():
