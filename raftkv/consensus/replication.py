@@ -50,7 +50,8 @@ class Replication:
         while progress.has_room(limits.max_inflight_messages, limits.max_inflight_bytes):
             if progress.next_index > core.log.last_index and progress.mode is Mode.REPLICATE:
                 return
-            self._send_append(peer, progress, core.log.slice(progress.next_index, limits.max_append_bytes))
+            entries = core.log.slice(progress.next_index, limits.max_append_bytes)
+            self._send_append(peer, progress, entries[: limits.max_append_entries])
 
     def _send_append(self, peer: NodeId, progress: Progress, entries: tuple[Entry, ...]) -> None:
         core = self._core

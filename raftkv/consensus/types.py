@@ -131,6 +131,7 @@ class Limits:
     """The bounds on what the protocol keeps in flight; all positive."""
 
     max_append_bytes: int = 1 << 20  # entry data in one AppendEntries (one larger entry still goes alone)
+    max_append_entries: int = 8_192  # entries in one AppendEntries
     max_inflight_messages: int = 128  # unacknowledged AppendEntries a follower
     max_inflight_bytes: int = 16 << 20  # unacknowledged entry data a follower
     max_uncommitted_bytes: int = 64 << 20  # entry data a leader takes before it refuses proposals
