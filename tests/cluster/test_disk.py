@@ -78,7 +78,7 @@ async def test_a_failing_fsync_acknowledges_nothing(tmp_path: Path) -> None:
         (node,) = cluster.nodes
         await stop(node)
         node.start(strace(tmp_path, "error=EIO:when=12"))
-        await cluster.serves_or_ended(node)
+        await cluster.leader()  # so that no write shares the no-op's fsync
         book = Book()
         async with Load(cluster.nodes, "load/", book=book, writers=1):
             await ended_by_a_failed_fsync(node)
@@ -133,7 +133,7 @@ async def test_slow_fsyncs(tmp_path: Path) -> None:
         assert before is not None
         book = Book()
         async with Load(cluster.nodes, "load/", book=book) as load:
-            await load.acknowledged(100)
+            await load.acknowledged(40)
         after = await cluster.status(leader)
         assert after is not None
         assert not book.failures
@@ -148,7 +148,7 @@ async def test_kill_9_at_an_fsync(tmp_path: Path, size: int) -> None:
     async with running(tmp_path, size) as cluster:
         book = Book()
         node = cluster.nodes[0]
-        for number in (1, 2, 5):
+        for number in (1, 2, 5) if size == 1 else (2, 5):
             await stop(node)
             node.start(strace(tmp_path, f"signal=KILL:when={number}"))
             await cluster.serves_or_ended(node)

@@ -29,7 +29,7 @@ async def test_kill_9_of_all_at_once_under_load(tmp_path: Path) -> None:
     chance = random.Random(4)
     async with running(tmp_path, options=("--segment-bytes", "16384")) as cluster:
         book = Book()
-        for number in range(5):
+        for number in range(4):
             async with Load(cluster.nodes, f"load/{number}/", book=book, writers=12) as load:
                 await load.acknowledged(chance.randint(50, 300))
                 await crash_all(cluster, chance)
@@ -48,9 +48,9 @@ async def test_a_node_that_was_away_for_long(tmp_path: Path) -> None:
         await away.exit_code()
         book = Book()
         async with Load([leader, other], "large/", book=book, writers=6, value_bytes=32_000) as load:
-            await load.acknowledged(400)
+            await load.acknowledged(250)
         async with Load([leader, other], "small/", book=book, writers=12) as load:
-            await load.acknowledged(3_000)
+            await load.acknowledged(2_000)
             away.start()
             await cluster.caught_up(away)
             await load.acknowledged(100)
@@ -72,7 +72,7 @@ async def test_a_minority_says_so(tmp_path: Path, leads: bool) -> None:
             node.kill()
             await node.exit_code()
         # NB: the first request may still meet a leader that hasn't noticed; all must answer in time.
-        async with asyncio.timeout(1.5):
+        async with asyncio.timeout(2.5):
             written, read = await asyncio.gather(
                 cluster.put(left, "minority", "?", "?timeout=1s"), cluster.get(left, "key", "?timeout=1s")
             )
