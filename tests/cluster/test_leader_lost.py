@@ -71,7 +71,7 @@ async def test_a_leader_that_stood_still(tmp_path: Path) -> None:
 
 
 async def ask(node: Node, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A GET that has left, and isn't waited for: its bytes lie in the node's socket, though that is stopped."""
+    """A GET that has left and is not waited for: its bytes lie in the socket even of a stopped node."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     await writer.drain()
