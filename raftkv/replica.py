@@ -61,6 +61,7 @@ class Batch:
     data: bytes
     waiters: list[Waiter]
     handed: bool = False  # to any leader, ever: from then on its outcome is open until applied
+    taken_by: tuple[NodeId | None, int] = (None, 0)  # the leader and term that it was last handed to
     sent_ms: float = float("-inf")
 
 
@@ -253,7 +254,7 @@ class Replica:
     def _propose(self, batch: Batch) -> None:
         batch.sent_ms = self._now_ms
         if self._node.propose((batch.data,)):
-            batch.handed = True
+            batch.handed, batch.taken_by = True, self._routed
         self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
 
     def _hand_over(self) -> None:
@@ -278,7 +279,7 @@ class Replica:
         late_ms = self._now_ms - self._limits.resend_ms
         leads = isinstance(self._node.role, Leader)
         for batch in self._inflight.values():
-            if batch.sent_ms <= late_ms and not (leads and batch.handed):
+            if batch.sent_ms <= late_ms and not (leads and batch.taken_by == self._routed):
                 self._propose(batch)
         if self._reads is not None and self._reads.sent_ms <= late_ms and not leads:
             self._barriers[:0] = self._reads.waiters

@@ -14,7 +14,7 @@ from typing import Any
 from raftkv.consensus import Envelope, Log, Node
 from raftkv.consensus.messages import Message
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import Entry, HardState, Membership, NodeId, Term
+from raftkv.consensus.types import Entry, HardState, Limits, Membership, NodeId, Term
 from raftkv.kv.commands import Result, encode_put
 from raftkv.kv.machine import KvMachine
 from raftkv.replica import Replica, ReplicaLimits
@@ -44,6 +44,7 @@ class Server:
             now_ms=self.cluster.now_ms,
             hard_state=self.hard_state,
             log=Log(self.entries),
+            limits=self.cluster.node_limits,
         )
         self.replica = Replica(
             node, self.machine, incarnation=self.incarnation, limits=self.cluster.replica_limits
@@ -81,10 +82,18 @@ class Server:
 
 
 class Cluster:
-    def __init__(self, size: int = 3, *, seed: int = 0, limits: ReplicaLimits = ReplicaLimits()) -> None:
+    def __init__(
+        self,
+        size: int = 3,
+        *,
+        seed: int = 0,
+        limits: ReplicaLimits = ReplicaLimits(),
+        node_limits: Limits = Limits(),
+    ) -> None:
         self.random = random.Random(seed)
         self.now_ms = 0.0
         self.replica_limits = limits
+        self.node_limits = node_limits
         self.membership = Membership.of(*(f"n{i}" for i in range(1, size + 1)))
         self.queue: deque[Envelope] = deque()
         self.drop: set[type[Message]] = set()  # kinds of messages that get lost

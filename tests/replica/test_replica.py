@@ -6,6 +6,7 @@ import pytest
 
 from raftkv.consensus.messages import AppendEntries, HeartbeatReply, Propose, ReadIndex
 from raftkv.consensus.roles import Leader
+from raftkv.consensus.types import Limits
 from raftkv.errors import NoQuorum, Outcome, ShuttingDown, TimedOut, TooManyRequests
 from raftkv.kv.commands import PutResult
 from raftkv.replica import ReplicaLimits
@@ -349,3 +350,23 @@ def test_a_batch_that_is_stuck_holds_up_those_that_would_overgrow_the_session_ta
     assert len(follower.answers) == 2, "the next two of the span"
     cluster.advance(400)
     assert len(follower.answers) == 11
+
+
+def test_a_batch_that_a_full_leader_did_not_take_is_offered_again_also_by_the_leader_itself() -> None:
+    cluster = Cluster(node_limits=Limits(max_uncommitted_bytes=100))
+    old = cluster.elect()
+    cluster.drop = {AppendEntries}
+    large = cluster.followers[0]
+    large.put(b"large", b"x" * 200)  # it fills the old leader, and then itself, when it leads
+    cluster.settle()
+    for server in cluster.followers:
+        server.put(b"small-" + server.name.encode())
+        cluster.settle()
+    cluster.kill(old)
+    cluster.advance(200)
+    cluster.drop = set()
+    cluster.advance(2000)
+    assert all(
+        len(server.replica.waiting) and not server.replica.waiting["batches"] for server in cluster.living
+    )
+    assert revisions(cluster) == {3}
