@@ -44,6 +44,7 @@ EXIT_PORT = 73  # EX_CANTCREAT
 _GROUP = GroupId(0)
 _DRAIN_S = 2.0  # for requests that wait when the node is told to stop
 _GOODBYE_S = 1.0  # for connections to end by themselves
+_GC_THRESHOLDS = (10_000, 20, 20)  # hardly anything here is cyclic, and there is much of it: look seldom
 _PUBLISH_S = 0.25  # how often the other nodes are told this one's status
 _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
 
@@ -209,6 +210,7 @@ async def _serve(config: Config) -> None:
             )
         # What was recovered lives as long as the process: the collector need not look at it again.
         gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         gc.enable()
         await NodeProcess(config, wal, recovered).run()
     finally:
