@@ -122,7 +122,7 @@ class KvHandlers:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             if request.content.is_eof():  # as nearly always: it came with the head
-                value = await request.read()
+                value = request.content.read_nowait()
             else:
                 loop = asyncio.get_running_loop()
                 async with asyncio.timeout(left_ms / 1000) as waiting:
