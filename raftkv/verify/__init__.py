@@ -1,0 +1,40 @@
+"""Judges a cluster from outside, by what clients asked and were answered. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import time
+
+from raftkv.verify import linearizability, revisions
+from raftkv.verify.history import History
+from raftkv.verify.jsonl import BadHistory, read_history, write_history
+from raftkv.verify.models import KeyValue, Model, Register
+from raftkv.verify.verdict import Answer, Verdict
+
+__all__ = [
+    "Answer",
+    "BadHistory",
+    "History",
+    "KeyValue",
+    "Model",
+    "Register",
+    "Verdict",
+    "check",
+    "read_history",
+    "write_history",
+]
+
+
+def check(history: History, model: Model | None = None, *, timeout_s: float = 60.0) -> Verdict:
+    """All that is known to check. By revisions first: that is quick, sees all keys at once, and says best
+    what is wrong. Then the search key by key. A ``model`` other than KeyValue knows no revisions: then only
+    the search.
+
+    Raises ValueError where the model doesn't know an operation.
+    """
+    model = model or KeyValue()
+    began = time.monotonic()
+    if isinstance(model, KeyValue):
+        verdict = revisions.check(history)
+        if not verdict:
+            return verdict
+    return linearizability.check(history, model, timeout_s=max(0.0, timeout_s - (time.monotonic() - began)))
