@@ -26,15 +26,15 @@ __all__ = [
 
 def check(history: History, model: Model | None = None, *, timeout_s: float = 60.0) -> Verdict:
     """All that is known to check. By revisions first: that is quick, sees all keys at once, and says best
-    what is wrong. Then the search key by key. A ``model`` other than KeyValue knows no revisions: then only
-    the search.
+    what is wrong. Then the search key by key. With a ``model`` of one's own,
+    only the search.
 
     Raises ValueError where the model doesn't know an operation.
     """
-    model = model or KeyValue()
     began = time.monotonic()
-    if isinstance(model, KeyValue):
+    if model is None:
         verdict = revisions.check(history)
         if not verdict:
             return verdict
+        model = KeyValue({o.revision for o in history if o.changed and o.revision is not None})
     return linearizability.check(history, model, timeout_s=max(0.0, timeout_s - (time.monotonic() - began)))

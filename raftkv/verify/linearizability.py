@@ -1,11 +1,14 @@
 """Is there an order of all operations that their times allow and a model agrees with? Key by key.
 
 Wing and Gong's search with Lowe's cache, as in Porcupine (checker.go); a history is linearizable exactly if
-each key's part is (Herlihy and Wing's locality), so each is searched alone. Lists span keys: ``revisions``
-checks them. Stale reads promise no place in real time: that they show a past state is for ``revisions``, too.
+each key's part is (Herlihy and Wing's locality), so each is searched alone. A page counts as a read of each
+key that it covers; that these reads are of one moment is for ``revisions`` to check. Stale reads promise no
+place in real time: that they show a past state is for ``revisions``, too.
 
-- Calls and returns lie in a doubly linked list by time. A call may come next in the order as long as no
-  return is before it. Linearizing an operation takes both its entries out; going back puts them in again.
+- Answered operations lie in a doubly linked list by their returns. One may come next in the order if it was
+  called before the first return that is left. Linearizing it takes it out; going back puts it in again.
+- What changes nothing is linearized as soon as it fits, without a second thought. Where a model orders by
+  revision, so does the search.
 - What was linearized (a bit set) with the state it led to is remembered: no such pair is tried twice.
 - A write of unknown outcome has no return. It is tried after what was answered, and never needs to be
   linearized.
@@ -16,12 +19,16 @@ Must not know any model, nor the format of histories.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
+from itertools import accumulate, pairwise
 
-from raftkv.verify.history import List, Operation, Outcome
+from raftkv.verify.history import Operation, Outcome
 from raftkv.verify.models import KeyValue, Model
+from raftkv.verify.pages import reads
 from raftkv.verify.surfaced import settle
 from raftkv.verify.verdict import SOUND, Answer, Verdict
 
@@ -50,15 +57,31 @@ def check(
     Raises ValueError where the model doesn't know an operation.
     """
     deadline_s = time.monotonic() + timeout_s
-    parts: defaultdict[bytes, list[Operation]] = defaultdict(list)
-    for operation in history:
-        if not isinstance(operation.action, List) and _counts(operation):
-            parts[operation.action.key].append(operation)
+    model = model or KeyValue()
+    operations = [operation for operation in history if _counts(operation)]
+    parts = _parts(operations)
     for key in sorted(parts, key=lambda key: len(parts[key])):
-        verdict = _check_key(key, settle(parts[key]), model or KeyValue(), deadline_s, cache_bytes)
+        pairs = parts[key]
+        settled = settle([pair[0] for pair in pairs])
+        verdict = _check_key(key, settled, model, deadline_s, cache_bytes)
         if not verdict:
-            return verdict
+            whole = {part: pair[1] for part, pair in zip(settled, pairs, strict=True)}
+            culprits, order = (tuple(whole[o] for o in some) for some in (verdict.culprits, verdict.order))
+            return replace(verdict, culprits=culprits, order=order)
     return SOUND
+
+
+def _parts(operations: list[Operation]) -> dict[bytes, list[tuple[Operation, Operation]]]:
+    """By key: what an operation asked and was answered about it, and that operation."""
+    parts: defaultdict[bytes, list[tuple[Operation, Operation]]] = defaultdict(list)
+    for operation in operations:
+        if operation.key is not None:
+            parts[operation.key].append((operation, operation))
+    keys = sorted(parts)
+    for operation in operations:
+        for key, part in reads(operation, keys):
+            parts[key].append((part, operation))
+    return parts
 
 
 def _counts(operation: Operation) -> bool:
@@ -82,8 +105,16 @@ def _check_key(
     return Verdict(Answer.REFUSED, reason, search.stuck, search.longest)
 
 
+# What was linearized, as bits. ``first`` is the first operation left: all before it are done, so ``window``
+# begins there, and is only as long as the history is concurrent. ``lost`` are the unknown writes.
+_Done = tuple[int, int, int]  # first, window, lost
+_NOTHING: _Done = (0, 0, 0)
+# A step: what was linearized; before it, the state, what was done, unknown writes in a row; what else fitted.
+_Frame = tuple[int, Hashable, _Done, int, Iterator[tuple[int, Hashable]]]
+
+
 class _Search:
-    """One key's search. Candidates are numbered: entries of the list from 1, then the unknown writes.
+    """One key's search. Candidates are numbered: answered ones from 0 by their ends, then unknown writes.
 
     ``longest`` is the longest order found, ``stuck`` the operations that were next in time and did not fit.
     """
@@ -91,99 +122,122 @@ class _Search:
     def __init__(
         self, operations: list[Operation], model: Model, deadline_s: float, cache_bytes: int
     ) -> None:
-        self.known = [o for o in operations if o.outcome is Outcome.OK]
+        self.known = sorted((o for o in operations if o.outcome is Outcome.OK), key=lambda o: (o.end, o.call))
         self.unknown = sorted((o for o in operations if o.outcome is not Outcome.OK), key=lambda o: o.call)
         self.longest: tuple[Operation, ...] = ()
         self.stuck: tuple[Operation, ...] = ()
         self._model = model
         self._deadline_s = deadline_s
-        self._max_cached = max(1, cache_bytes // (_ENTRY_BYTES + len(operations) // 8))
-        # Calls before returns where times are equal: intervals are closed.
-        events = sorted(
-            event for index, o in enumerate(self.known) for event in ((o.call, 0, index), (o.end, 1, index))
-        )
-        self._time = [0.0, *(event[0] for event in events)]
-        self._owner = [-1, *(event[2] for event in events)]  # entry -> index in known
-        returns = {index: entry for entry, (_, kind, index) in enumerate(events, 1) if kind}
-        self._return_of = [0, *(0 if kind else returns[index] for _, kind, index in events)]  # 0: is a return
-        self._end = len(events) + 1  # the first number that is an unknown write's
+        self._max_cached = max(1, cache_bytes // (_ENTRY_BYTES + len(self.unknown) // 8))
+        # From each place on, the earliest call: a walk through the list may stop where none is early enough.
+        calls = accumulate((o.call for o in reversed(self.known)), min)
+        self._earliest_call = [*calls][::-1]
+        self._before = self._chain() if model.by_revision else [-1] * len(self.known)
+        # The list: neighbours by place. Its head and its end are one place, beyond the last.
         self._next: list[int] = []
         self._previous: list[int] = []
 
+    def _chain(self) -> list[int]:
+        """For each answered operation, the place of the one that its revision puts right before it, or -1."""
+        ranked = [(o.revision, not o.changed, o.call, place) for place, o in enumerate(self.known)]
+        chain = sorted(rank for rank in ranked if rank[0] is not None)
+        before = [-1] * len(self.known)
+        for (*_, place), (*_, following) in pairwise(chain):
+            before[following] = place
+        return before
+
     def run(self, in_a_row: int) -> bool:
         """Whether there is an order with at most ``in_a_row`` unknown writes between two answered ones."""
-        self._next = [*range(1, self._end + 1), 0]
-        self._previous = [0, *range(self._end)]
-        step, end, unknown = self._model.step, self._end, self.unknown
+        end = left = len(self.known)
+        self._next = [*range(1, end + 1), 0]
+        self._previous = [end, *range(end)]
         state: Hashable = self._model.initial
-        cache: set[tuple[int, Hashable]] = set()
-        stack: list[tuple[int, Hashable, int, int, float]] = []
-        done, left, row, bound, steps = 0, len(self.known), 0, 0.0, 0
-        at = self._next[0]
+        cache: set[tuple[_Done, Hashable]] = set()
+        stack: list[_Frame] = []
+        done, row, steps = _NOTHING, 0, 0
+        options = self._options(state, done, row < in_a_row)
         while left:
             steps += 1
             if steps % _LOOK_AT_CLOCK_STEPS == 0:
                 self._look_at_bounds(len(cache))
-            if at < end and not self._return_of[at]:
-                # What was called after this can't come before it: now the unknown writes have their turn.
-                bound, at = self._time[at], end
-                continue
-            is_known = at < end
-            if not is_known and (
-                at - end >= len(unknown) or unknown[at - end].call > bound or row >= in_a_row
-            ):
-                self._note(stack)
+            option = next(options, None)
+            if option is None:
+                self._note(stack, done)
                 if not stack:
                     return False
-                at, state, done, row, bound = stack.pop()
-                if at < end:
-                    self._put_back(at)
+                place, state, done, row, options = stack.pop()
+                if place < end:
+                    self._next[self._previous[place]] = self._previous[self._next[place]] = place
                     left += 1
-                    at = self._next[at]
-                else:
-                    at += 1
                 continue
-            bit = 1 << (self._owner[at] if is_known else at - end + len(self.known))
-            if not done & bit:
-                operation = self.known[self._owner[at]] if is_known else unknown[at - end]
-                after = step(state, operation)
-                if after is not None and (done | bit, after) not in cache:
-                    cache.add((done | bit, after))
-                    stack.append((at, state, done, row, bound))
-                    state, done, row = after, done | bit, 0 if is_known else row + 1
-                    if is_known:
-                        self._take_out(at)
-                        left -= 1
-                    at = self._next[0]
-                    continue
-            at = self._next[at] if is_known else at + 1
+            place, after = option
+            now_done = self._with(done, place)
+            if (now_done, after) in cache:
+                continue
+            cache.add((now_done, after))
+            stack.append((place, state, done, row, options))
+            if place < end:
+                self._next[self._previous[place]] = self._next[place]
+                self._previous[self._next[place]] = self._previous[place]
+                left -= 1
+            state, done, row = after, now_done, 0 if place < end else row + 1
+            options = self._options(state, done, row < in_a_row)
         return True
 
-    def _take_out(self, call: int) -> None:
-        following, previous = self._next, self._previous
-        for entry in (call, self._return_of[call]):
-            following[previous[entry]] = following[entry]
-            previous[following[entry]] = previous[entry]
+    def _with(self, done: _Done, place: int) -> _Done:
+        """``done`` and ``place``, which is still in the list."""
+        first, window, lost = done
+        if place >= len(self.known):
+            return first, window, lost | 1 << (place - len(self.known))
+        left = self._next[place] if place == first else first
+        return left, (window | 1 << (place - first)) >> (left - first), lost
 
-    def _put_back(self, call: int) -> None:
-        following, previous = self._next, self._previous
-        for entry in (self._return_of[call], call):
-            following[previous[entry]] = entry
-            previous[following[entry]] = entry
+    def _is_done(self, done: _Done, place: int) -> bool:
+        first, window, _ = done
+        return place < first or bool(window >> (place - first) & 1)
 
-    def _note(self, stack: list[tuple[int, Hashable, int, int, float]]) -> None:
+    def _options(self, state: Hashable, done: _Done, try_unknown: bool) -> Iterator[tuple[int, Hashable]]:
+        """What may come next, and the state after it. Those first that must return first."""
+        step, end = self._model.step, len(self.known)
+        place = self._next[end]
+        bound = self.known[place].end if place < end else math.inf  # what was called later can't come next
+        changing = []
+        while place < end and self._earliest_call[place] <= bound:
+            operation = self.known[place]
+            if operation.call <= bound and self._is_done(done, self._before[place]):
+                after = step(state, operation)
+                if after == state:
+                    # It changes nothing: whatever order has it later is as good with it here. Try no other.
+                    yield place, after
+                    return
+                if after is not None:
+                    changing.append((place, after))
+            place = self._next[place]
+        yield from changing
+        if not try_unknown:
+            return
+        for place, operation in enumerate(self.unknown, end):
+            if operation.call > bound:
+                return
+            if not done[2] >> (place - end) & 1 and (after := step(state, operation)) is not None:
+                yield place, after
+
+    def _note(self, stack: list[_Frame], done: _Done) -> None:
         """Keep the longest order for the report."""
         if self.stuck and len(stack) <= len(self.longest):
             return
-        end = self._end
-        self.longest = tuple(
-            self.known[self._owner[at]] if at < end else self.unknown[at - end] for at, *_ in stack
-        )
-        at, stuck = self._next[0], []
-        while self._return_of[at]:
-            stuck.append(self._owner[at])
-            at = self._next[at]
-        self.stuck = tuple(self.known[index] for index in stuck)
+        every = [*self.known, *self.unknown]
+        self.longest = tuple(every[frame[0]] for frame in stack)
+        end = len(self.known)
+        place = self._next[end]
+        bound, stuck = self.known[place].end, []
+        while place < end and self._earliest_call[place] <= bound:
+            if self.known[place].call <= bound:
+                stuck.append(self.known[place])
+                if not self._is_done(done, self._before[place]):  # by its revision; but that is called later
+                    stuck.append(self.known[self._before[place]])
+            place = self._next[place]
+        self.stuck = tuple(dict.fromkeys(stuck))
 
     def _look_at_bounds(self, cached: int) -> None:
         if time.monotonic() >= self._deadline_s:

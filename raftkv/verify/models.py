@@ -8,7 +8,8 @@ orders.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, NamedTuple, Protocol
 
 from raftkv.verify.history import (
@@ -27,7 +28,11 @@ from raftkv.verify.history import (
 
 
 class Model(Protocol):
-    """A sequential specification of one key."""
+    """A sequential specification of one key. ``by_revision``: answered operations fit only in the order of
+    their revisions, a change before what saw it.
+    """
+
+    by_revision: bool
 
     @property
     def initial(self) -> Hashable: ...
@@ -42,6 +47,7 @@ class Register:
     Looks at no revisions. Raises ValueError on conditions, which need them.
     """
 
+    by_revision = False
     initial: tuple[bytes, ...] = ()
 
     def step(self, state: tuple[bytes, ...], operation: Operation) -> tuple[bytes, ...] | None:
@@ -90,10 +96,22 @@ class KeyValue:
     Cas.
 
     The store's revision is shared by all keys, so here it only never falls, and grows with each change; that
-    it grows by 1 is for ``revisions`` to check.
+    it grows by 1 is for ``revisions`` to check. ``taken``: the revisions of answered writes, to any key; no
+    other write can have one of them.
     """
 
+    by_revision = True
     initial = _FRESH
+
+    def __init__(self, taken: Collection[int] = ()) -> None:
+        self._last = max(taken, default=0)
+        taken = frozenset(taken)
+        self._free = [revision for revision in range(1, self._last) if revision not in taken]
+
+    def _first_free(self, floor: int) -> int:
+        """The first revision above ``floor`` that isn't taken."""
+        place = bisect_right(self._free, floor)
+        return self._free[place] if place < len(self._free) else max(floor, self._last) + 1
 
     def step(self, state: KeyState, operation: Operation) -> KeyState | None:
         action, result = operation.action, operation.result
@@ -107,32 +125,34 @@ class KeyValue:
                 return _refused(state, write.condition, result)
             case Put(), (Written() | None) as written:
                 given = _given(state, action.condition)
-                return None if given is None else _put(given, action.value, written)
+                return None if given is None else _put(given, action.value, written, self._first_free)
             case Delete(), (Deleted() | None) as deleted:
                 given = _given(state, action.condition)
-                return None if given is None else _delete(given, deleted)
+                return None if given is None else _delete(given, deleted, self._first_free)
         raise ValueError(f"no operation of a key-value store: {action}")
 
 
-def _put(state: KeyState, value: bytes, written: Written | None) -> KeyState | None:
+def _put(
+    state: KeyState, value: bytes, written: Written | None, first_free: Callable[[int], int]
+) -> KeyState | None:
     revision = written.revision if written else None
     version = state.version + 1
     if written and written.version not in (None, version):
         return None
     if revision is not None and revision <= state.floor:
         return None
-    floor = state.floor + 1 if revision is None else revision
+    floor = first_free(state.floor) if revision is None else revision
     mod = -floor if revision is None else revision
     return KeyState(value, mod if state.absent else state.create, mod, version, floor)
 
 
-def _delete(state: KeyState, deleted: Deleted | None) -> KeyState | None:
+def _delete(state: KeyState, deleted: Deleted | None, first_free: Callable[[int], int]) -> KeyState | None:
     revision = deleted.revision if deleted else None
     if deleted and deleted.deleted == 0:
         return _at_least(state, revision) if state.absent else None
     if state.absent or (revision is not None and revision <= state.floor):
         return None
-    return _FRESH._replace(floor=state.floor + 1 if revision is None else revision)
+    return _FRESH._replace(floor=first_free(state.floor) if revision is None else revision)
 
 
 def _read(state: KeyState, read: Read) -> KeyState | None:

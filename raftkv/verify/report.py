@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable
 
 from raftkv.verify.history import (
@@ -32,6 +33,7 @@ MAX_SHOWN_OPERATIONS = 24
 MAX_ORDER_OPERATIONS = 8
 _MAX_VALUE_CHARS = 24
 _BAR_COLUMNS = 60
+_REASON_COLUMNS = 110
 
 
 def text(history: Iterable[Operation], verdict: Verdict) -> str:
@@ -42,7 +44,7 @@ def text(history: Iterable[Operation], verdict: Verdict) -> str:
     place = _Columns(shown)
     rows = [((o.client, asked(o), answered(o)), place.bar(o), o in verdict.culprits) for o in shown]
     widths = [max(map(len, column)) for column in zip(*(words for words, *_ in rows), strict=True)]
-    lines = [verdict.reason, ""]
+    lines = [*textwrap.wrap(verdict.reason, _REASON_COLUMNS), ""]
     for words, bar, culprit in rows:
         cells = (f"{word:<{width}}" for word, width in zip(words, widths, strict=True))
         lines.append(f"{'!' if culprit else ' '} {'  '.join(cells)}  {bar}".rstrip())

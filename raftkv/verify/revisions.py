@@ -15,8 +15,8 @@ search of ``linearizability`` is exact there.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raftkv.verify.gaps import Gaps, assign
@@ -34,6 +34,7 @@ from raftkv.verify.history import (
     Refused,
     Written,
 )
+from raftkv.verify.pages import split
 from raftkv.verify.verdict import SOUND, Verdict, refused
 
 
@@ -207,27 +208,17 @@ class _Replay:
             raise _Contradiction("a page has keys outside its range, or too many", operation)
         for key, item in listed.items:
             self._see(key, item, revision, operation)
-        listed_keys = set(keys)
-        for key in self._expected(page):
-            beyond = bool(keys) and (key < keys[-1] if page.reverse else key > keys[-1])
-            if len(keys) >= page.limit and beyond:
-                hidden = self._gaps.may_hide(key, self._known(key).since, revision, deletes=True)
-                if listed.more is False and not hidden:
-                    raise self._contradiction(
-                        operation, self._known(key), f"a page hides that {key!r} follows"
-                    )
-                return
-            if key not in listed_keys:
+        keys_listed = set(keys)
+        covered, beyond = split(page, listed, self._present)
+        for key in covered:
+            if key not in keys_listed:
                 self._see(key, None, revision, operation)
-        if listed.more and not self._gaps.missing:
+        if listed.more and not beyond and not self._gaps.missing:
             raise _Contradiction("a page says that more follows, and nothing does", operation)
-
-    def _expected(self, page: List) -> Iterator[bytes]:
-        """The keys in the page's range, in its direction. A copy: looking may change what is there."""
-        start = bisect_left(self._present, page.start)
-        end = len(self._present) if page.end is None else bisect_left(self._present, page.end)
-        found = self._present[start:end]
-        return iter(found[::-1] if page.reverse else found)
+        if listed.more is False and beyond:
+            known = self._known(beyond[0])
+            if not self._gaps.may_hide(beyond[0], known.since, revision, deletes=True):
+                raise self._contradiction(operation, known, f"a page hides that {beyond[0]!r} follows")
 
     # -- the state -----------------------------------------------------------------------------------------
 
@@ -240,7 +231,7 @@ class _Replay:
         if item is not None and not was:
             insort(self._present, key)
         elif item is None and was:
-            del self._present[bisect_right(self._present, key) - 1]
+            del self._present[bisect_left(self._present, key)]
 
     def _contradiction(self, operation: Operation, known: _Known, reason: str) -> _Contradiction:
         sources = [] if known.source is None or known.source is operation else [known.source]

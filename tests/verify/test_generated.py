@@ -179,11 +179,11 @@ def test_legal_histories_pass(seed: int, size: int, keys: int, lost: float, over
     made = history(Random(seed), size, keys=keys, lost=lost, overlap=overlap)
     verdict = check(made)
     assert verdict, verdict.reason
-    stripped = [replace(o, result=_without_revisions(o.result)) for o in made]
+    stripped = [replace(o, result=without_revisions(o.result)) for o in made]
     assert linearizability.check(stripped), "less was observed, and that refused"
 
 
-def _without_revisions(result: Result | None) -> Result | None:
+def without_revisions(result: Result | None) -> Result | None:
     match result:
         case Written():
             return Written()

@@ -187,12 +187,12 @@ BAD: dict[str, tuple[History, bool, bool]] = {
     "a page without a key": (
         [put("c1", "a=1", 0, 1, 1), put("c1", "b=2", 2, 3, 2), page("c2", "a=1", 4, 5, 2)],
         True,
-        False,
+        True,
     ),
     "a page of two times": (
         [put("c1", "a=1", 0, 1, 1), put("c1", "b=2", 2, 3, 2), page("c2", "a=1 b=2", 0, 5, 1)],
         True,
-        False,
+        True,
     ),
     "a page that hides the next": (
         [put("c1", "a=1", 0, 1, 1), put("c1", "b=2", 2, 3, 2), page("c2", "a=1", 4, 5, 2, limit=1)],
