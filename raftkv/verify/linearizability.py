@@ -8,7 +8,7 @@ place in real time: that they show a past state is for ``revisions``, too.
 - Answered operations lie in a doubly linked list by their returns. One may come next in the order if it was
   called before the first return that is left. Linearizing it takes it out; going back puts it in again.
 - What changes nothing is linearized as soon as it fits, without a second thought. Where a model orders by
-  revision, so does the search.
+  revision (the chain), so does the search.
 - What was linearized (a bit set) with the state it led to is remembered: no such pair is tried twice.
 - A write of unknown outcome has no return. It is tried after what was answered, and never needs to be
   linearized.
@@ -24,9 +24,9 @@ import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
-from raftkv.verify.history import Operation, Outcome
+from raftkv.verify.history import Action, Cas, Operation, Outcome, Put, Read
 from raftkv.verify.models import KeyValue, Model
 from raftkv.verify.pages import reads
 from raftkv.verify.surfaced import settle
@@ -105,10 +105,11 @@ def _check_key(
     return Verdict(Answer.REFUSED, reason, search.stuck, search.longest)
 
 
-# What was linearized, as bits. ``first`` is the first operation left: all before it are done, so ``window``
-# begins there, and is only as long as the history is concurrent. ``lost`` are the unknown writes.
-_Done = tuple[int, int, int]  # first, window, lost
-_NOTHING: _Done = (0, 0, 0)
+# What was linearized. ``first`` is the first operation left: all before it are done, so the bits of the window
+# begin there, and are only as many as the history is concurrent. ``lost``: the unknown writes, as bits.
+# ``chained``: how many of the chain of revisions.
+_Done = tuple[int, int, int, int]  # first, window, lost, chained
+_NOTHING: _Done = (0, 0, 0, 0)
 # A step: what was linearized; before it, the state, what was done, unknown writes in a row; what else fitted.
 _Frame = tuple[int, Hashable, _Done, int, Iterator[tuple[int, Hashable]]]
 
@@ -132,18 +133,38 @@ class _Search:
         # From each place on, the earliest call: a walk through the list may stop where none is early enough.
         calls = accumulate((o.call for o in reversed(self.known)), min)
         self._earliest_call = [*calls][::-1]
-        self._before = self._chain() if model.by_revision else [-1] * len(self.known)
+        # The answered operations that have revisions, in the order of those.
+        chain = sorted(
+            (o.revision, not o.changed, o.call, place)
+            for place, o in enumerate(self.known)
+            if model.by_revision and o.revision is not None
+        )
+        self._chain = [self.known[place] for *_, place in chain]
+        self._rank: list[int | None] = [None] * len(self.known)
+        for rank, (*_, place) in enumerate(chain):
+            self._rank[place] = rank
+        self._alike = self._alike_before()
         # The list: neighbours by place. Its head and its end are one place, beyond the last.
         self._next: list[int] = []
         self._previous: list[int] = []
 
-    def _chain(self) -> list[int]:
-        """For each answered operation, the place of the one that its revision puts right before it, or -1."""
-        ranked = [(o.revision, not o.changed, o.call, place) for place, o in enumerate(self.known)]
-        chain = sorted(rank for rank in ranked if rank[0] is not None)
-        before = [-1] * len(self.known)
-        for (*_, place), (*_, following) in pairwise(chain):
-            before[following] = place
+    def _alike_before(self) -> list[int]:
+        """For each unknown write, the bit of the last one before it that would do the same, if any.
+
+        One that may happen now may happen at any later time as well: of those alike, the first will do.
+        Values that nobody saw are alike.
+        """
+        seen = {value for o in self.known for value in _values_told(o)}
+        seen |= {o.action.expected for o in (*self.known, *self.unknown) if isinstance(o.action, Cas)}
+        last: dict[tuple[Action, bool], int] = {}
+        before = []
+        for place, operation in enumerate(self.unknown):
+            action = operation.action
+            alike: tuple[Action, bool] = (action, False)
+            if isinstance(action, Put | Cas) and action.value not in seen:
+                alike = (replace(action, value=b""), True)
+            before.append(last.get(alike, 0))
+            last[alike] = 1 << place
         return before
 
     def run(self, in_a_row: int) -> bool:
@@ -186,25 +207,23 @@ class _Search:
 
     def _with(self, done: _Done, place: int) -> _Done:
         """``done`` and ``place``, which is still in the list."""
-        first, window, lost = done
+        first, window, lost, chained = done
         if place >= len(self.known):
-            return first, window, lost | 1 << (place - len(self.known))
+            return first, window, lost | 1 << (place - len(self.known)), chained
         left = self._next[place] if place == first else first
-        return left, (window | 1 << (place - first)) >> (left - first), lost
-
-    def _is_done(self, done: _Done, place: int) -> bool:
-        first, window, _ = done
-        return place < first or bool(window >> (place - first) & 1)
+        chained += self._rank[place] is not None
+        return left, (window | 1 << (place - first)) >> (left - first), lost, chained
 
     def _options(self, state: Hashable, done: _Done, try_unknown: bool) -> Iterator[tuple[int, Hashable]]:
         """What may come next, and the state after it. Those first that must return first."""
         step, end = self._model.step, len(self.known)
+        _, _, lost, chained = done
         place = self._next[end]
         bound = self.known[place].end if place < end else math.inf  # what was called later can't come next
         changing = []
         while place < end and self._earliest_call[place] <= bound:
             operation = self.known[place]
-            if operation.call <= bound and self._is_done(done, self._before[place]):
+            if operation.call <= bound and self._rank[place] in (None, chained):
                 after = step(state, operation)
                 if after == state:
                     # It changes nothing: whatever order has it later is as good with it here. Try no other.
@@ -216,11 +235,16 @@ class _Search:
         yield from changing
         if not try_unknown:
             return
-        for place, operation in enumerate(self.unknown, end):
+        following = self._chain[chained] if chained < len(self._chain) else None
+        for place, operation in enumerate(self.unknown):
             if operation.call > bound:
                 return
-            if not done[2] >> (place - end) & 1 and (after := step(state, operation)) is not None:
-                yield place, after
+            alike = self._alike[place]
+            if lost >> place & 1 or lost & alike != alike:
+                continue
+            after = step(state, operation)
+            if after is not None and (following is None or self._model.leaves_room(after, following)):
+                yield end + place, after
 
     def _note(self, stack: list[_Frame], done: _Done) -> None:
         """Keep the longest order for the report."""
@@ -234,13 +258,19 @@ class _Search:
         while place < end and self._earliest_call[place] <= bound:
             if self.known[place].call <= bound:
                 stuck.append(self.known[place])
-                if not self._is_done(done, self._before[place]):  # by its revision; but that is called later
-                    stuck.append(self.known[self._before[place]])
             place = self._next[place]
-        self.stuck = tuple(dict.fromkeys(stuck))
+        # What is next by revision may be called only later.
+        chained = done[3]
+        self.stuck = tuple(dict.fromkeys([*stuck, *self._chain[chained : chained + 1]]))
 
     def _look_at_bounds(self, cached: int) -> None:
         if time.monotonic() >= self._deadline_s:
             raise _OutOfBounds("the time was up before the search ended")
         if cached > self._max_cached:
             raise _OutOfBounds(f"the search was given up at {cached:,} states: too much for its memory")
+
+
+def _values_told(operation: Operation) -> Iterator[bytes]:
+    result = operation.result
+    if isinstance(result, Read) and result.item is not None and result.item.value is not None:
+        yield result.item.value

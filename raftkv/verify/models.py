@@ -39,6 +39,10 @@ class Model(Protocol):
 
     def step(self, state: Any, operation: Operation) -> Hashable | None: ...
 
+    def leaves_room(self, state: Any, following: Operation) -> bool:
+        """Whether ``following``, the next by revision, may still come after ``state``."""
+        ...
+
 
 class Register:
     """A value that is put, read, deleted, and compared and set. Its state is ``(value,)``, or ``()`` if
@@ -67,6 +71,9 @@ class Register:
             case Get(), Read(item) if item is not None:
                 return state if state and item.value in (None, state[0]) else None
         raise ValueError(f"no operation of a register: {operation.action}")
+
+    def leaves_room(self, state: tuple[bytes, ...], following: Operation) -> bool:
+        return True
 
 
 class KeyState(NamedTuple):
@@ -130,6 +137,9 @@ class KeyValue:
                 given = _given(state, action.condition)
                 return None if given is None else _delete(given, deleted, self._first_free)
         raise ValueError(f"no operation of a key-value store: {action}")
+
+    def leaves_room(self, state: KeyState, following: Operation) -> bool:
+        return following.revision is None or state.floor + following.changed <= following.revision
 
 
 def _put(

@@ -71,8 +71,8 @@ def get(
     stale: bool = False,
 ) -> Operation:
     """``what``: ``a=1`` read 1, ``a`` found nothing."""
-    key, _, value = what.encode().partition(b"=")
-    item = Item(value, None, mod, version) if value else None
+    key, there, value = what.encode().partition(b"=")
+    item = Item(value, None, mod, version) if there else None
     return operation(client, Get(key, stale), call, end, Read(item, rev))
 
 

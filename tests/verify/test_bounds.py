@@ -47,9 +47,10 @@ def busy(
     return made
 
 
-@pytest.mark.parametrize("lost", [0.0, 0.05])
-def test_2000_operations_of_50_clients_on_one_key(lost: float) -> None:
-    made = busy(50, 2000, 1, lost=lost)
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("lost", [0.0, 0.05, 0.3])
+def test_2000_operations_of_50_clients_on_one_key(lost: float, seed: int) -> None:
+    made = busy(50, 2000, 1, lost=lost, seed=seed)
     began = time.process_time()
     assert check(made)
     assert time.process_time() - began < MAX_CHECK_S

@@ -49,6 +49,13 @@ GOOD: dict[str, History] = {
         get("c3", "a=2", 2, 3, 1, mod=1, version=1),
         get("c3", "a=1", 4, 5, 2, mod=2, version=2),
     ],
+    "of two unknown writes the empty one was seen, and the other": [
+        put("c1", "a=x", 0, LOST),
+        put("c2", "a=", 1, LOST),
+        put("c2", "a=", 1, LOST),
+        get("c3", "a=", 2, 3, 1, mod=1, version=1),
+        put("c3", "a=2", 4, 5, 3, version=3),
+    ],
     "a condition on what an unknown write made": [
         put("c1", "a=1", 0, LOST),
         put("c2", "a=2", 2, 3, 2, given=at(1), version=2),

@@ -30,8 +30,7 @@ def test_text_of_a_search_shows_the_order() -> None:
     lines = report.text(STALE, linearizability.check(STALE)).splitlines()
     assert lines[0] == "key b'a': no order of its operations explains all results"
     assert [line.split()[1] for line in lines if line.startswith("!")] == ["c2", "c3"]
-    order = ["  c1  put a=1  done @1", "  c4  put a=3  unknown"]
-    assert lines[-3:] == ["an order that fits, up to there:", *order]
+    assert lines[-2:] == ["an order that fits, up to there:", "  c1  put a=1  done @1"]
 
 
 def test_a_picture_is_small() -> None:
