@@ -105,8 +105,8 @@ def _check_key(
     return Verdict(Answer.REFUSED, reason, search.stuck, search.longest)
 
 
-# What was linearized. ``first`` is the first operation left: all before it are done, so the bits of the window
-# begin there, and are only as many as the history is concurrent. ``lost``: the unknown writes, as bits.
+# What was done. ``first`` is the first operation left; all before it are done, so the bits of ``window``
+# begin there and are only as many as the history is concurrent. ``lost``: the unknown writes, as bits.
 # ``chained``: how many of the chain of revisions.
 _Done = tuple[int, int, int, int]  # first, window, lost, chained
 _NOTHING: _Done = (0, 0, 0, 0)

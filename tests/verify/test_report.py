@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from raftkv.verify import linearizability, report, revisions
+from pathlib import Path
+
+from raftkv.verify import check, linearizability, read_history, report, revisions
 from raftkv.verify.history import Operation
 from tests.verify.notation import LOST, get, put
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
 STALE = [
     put("c1", "a=1", 0, 1, 1),
     put("c1", "b=1", 0, 1, 2),
@@ -24,6 +27,13 @@ def test_text() -> None:
         "  c4  put a=3  unknown                            |~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~",
         "! c3  get a    1 mod1 @1                                                 |-----------|",
     ]
+
+
+def test_the_documentation_is_true() -> None:
+    blocks = DOCUMENT.split("```")[1::2]
+    lines = next(block.removeprefix("json") for block in blocks if block.startswith("json"))
+    assert check(read_history(lines.splitlines()))
+    assert blocks[-1].lstrip("\n") == report.text(STALE, revisions.check(STALE))
 
 
 def test_text_of_a_search_shows_the_order() -> None:
