@@ -96,6 +96,12 @@ def test_memory_is_bounded() -> None:
     assert "memory" in verdict.reason
 
 
+def test_no_state_is_tried_twice() -> None:
+    """Twelve concurrent puts have 12! orders, but only 12 * 2^12 states."""
+    made = [*hopeless()[:12], hopeless()[-1]]
+    assert linearizability.check(made, Register(), timeout_s=20).answer is Answer.REFUSED
+
+
 def test_the_first_bad_key_ends_it() -> None:
     bad = Operation("c", Get(b"b"), 0, 1, Outcome.OK, Read(None, None))
     made = [*hopeless(), bad, put("c", "b=1", 2, 3), replace(bad, call=4, end=5)]

@@ -173,6 +173,32 @@ BAD: dict[str, tuple[History, bool, bool]] = {
         True,
         False,
     ),
+    "two writes of a key with one revision": (
+        [put("c1", "a=1", 0, 1, 1), put("c2", "a=2", 2, 3, 1)],
+        True,
+        True,
+    ),
+    "a delete with the revision of its put": (
+        [put("c1", "a=1", 0, 1, 1), delete("c2", "a", 2, 3, 1)],
+        True,
+        True,
+    ),
+    "an unknown write seen at a revision before its time": (
+        [
+            put("c1", "b=1", 0, 1, 1),
+            put("c1", "a=1", 2, 3, 2),
+            put("c2", "a=x", 4, LOST),
+            put("c3", "a=x", 4, LOST),
+            get("c4", "a=x", 5, 6, 3, mod=1),
+        ],
+        True,
+        True,
+    ),
+    "a page that promises more": (
+        [put("c1", "a=1", 0, 1, 1), page("c2", "a=1", 4, 5, 1, limit=1, more=True)],
+        True,
+        False,
+    ),
     "revisions against real time": (
         [put("c1", "a=1", 0, 1, 2), put("c2", "b=1", 2, 3, 1)],
         True,
