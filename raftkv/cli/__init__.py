@@ -23,6 +23,7 @@ COMMANDS = {
     "status": "raftkv.cli.status:status",
     "health": "raftkv.cli.health:health",
     "wal": "raftkv.cli.wal:wal",
+    "simulate": "raftkv.cli.simulate:simulate",
 }
 
 
