@@ -107,6 +107,31 @@ class Faults:
                 server.power_cut(tear)
         return True
 
+    def _beheading(self) -> bool:
+        """What Figure 8 of the paper needs: leaders that go soon after they came, and come back."""
+        self._behead(self._world.now_ms + self._random.uniform(1, 4) * self._plan.outage_ms)
+        return True
+
+    def _behead(self, until_ms: float) -> None:
+        if self._over or self._world.now_ms > until_ms:
+            return
+        for server in self._servers:
+            if server.leads:
+                self._random.choice((self._strike_down, self._cut_off))(server)
+        pause_ms = self._random.expovariate(4 / self._plan.timing.election_timeout_min_ms)
+        self._world.after(pause_ms, partial(self._behead, until_ms))
+
+    def _strike_down(self, server: SimServer) -> None:
+        server.power_cut(self._random.choice((Tear.KEPT, Tear.SECTORS)))
+
+    def _cut_off(self, server: SimServer) -> None:
+        side = self._random.choice((0, 1, None))
+        self._cut(
+            link
+            for link in self._network.links
+            if (server.name in link if side is None else link[side] == server.name)
+        )
+
     def _pause(self) -> bool:
         server = self._pick()
         if server:

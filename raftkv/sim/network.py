@@ -76,11 +76,13 @@ class Network:
         self._fly(link, frame)
         if random.random() < self.plan.duplication:
             world.probes["frame duplicated"] += 1
-            self._fly(link, frame)
+            # NB: some copies come from another age, after elections and restarts.
+            very_late = not self.plan.keeps_order and random.random() < 0.1
+            self._fly(link, frame, random.expovariate(1 / self.plan.replay_ms) if very_late else 0.0)
 
-    def _fly(self, link: Link, frame: list[Envelope]) -> None:
+    def _fly(self, link: Link, frame: list[Envelope], late_ms: float = 0.0) -> None:
         state, world, plan = self.links[link], self.world, self.plan
-        delay_ms = plan.least_delay_ms + world.random.expovariate(1 / plan.mean_delay_ms)
+        delay_ms = plan.least_delay_ms + world.random.expovariate(1 / plan.mean_delay_ms) + late_ms
         arrival_ms = max(world.now_ms + delay_ms, state.clogged_until_ms)
         if plan.keeps_order:
             arrival_ms = max(arrival_ms, state.last_arrival_ms)

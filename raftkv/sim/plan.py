@@ -19,6 +19,7 @@ FAULTS = (
     "power_cut_in_write",  # the same, between two calls that the WAL makes
     "kill",  # a process ends; the kernel keeps what it was given
     "storm",  # several at once, or all
+    "beheading",  # for a while, whoever leads is struck again and again
     "pause",
     "slow_disk",
     "fsync_error",
@@ -45,6 +46,7 @@ class NetworkPlan:
     loss: float  # share of frames
     duplication: float
     keeps_order: bool  # as a TCP connection does
+    replay_ms: float  # how late a copy may be, mean
     max_frames: int  # under way on one link; beyond it they are dropped
 
 
@@ -89,6 +91,7 @@ def draw(random: Random) -> Plan:
             loss=pick((0.0, 0.0, 0.01, 0.1, 0.3)),
             duplication=pick((0.0, 0.0, 0.01, 0.2)),
             keeps_order=random.random() < 0.5,
+            replay_ms=uniform(0.5, 3) * timing.election_timeout_max_ms,
             max_frames=pick((3, 20, 1000)),
         ),
         fsync_ms=pick((0.2, 1.0, 5.0, 20.0)),

@@ -130,7 +130,13 @@ class Run:
     def _leave_behind(self, server: SimServer) -> None:
         if server.is_up and self.world.random.random() < 0.5:
             server.power_cut(Tear.LOST)
-        self.network.cut(link for link in self.network.links if server.name in link)
+        # NB: one that is only deaf, or only mute, must not disturb the others either.
+        side = self.world.random.choice((None, None, 0, 1))
+        self.network.cut(
+            link
+            for link in self.network.links
+            if (server.name in link if side is None else link[side] == server.name)
+        )
 
     def _serve(self, core: Sequence[SimServer]) -> None:
         """A write and a read through every survivor, which must succeed."""
