@@ -67,11 +67,17 @@ class Batch:
 
 @dataclass(slots=True)
 class ReadGroup:
-    """Barriers that wait for one ReadIndex."""
+    """Barriers that wait for one ReadIndex.
 
-    read_id: int
+    It may be asked for again, under a new id. NB: a grant for any id from ``first_id`` on will do, since all
+    were asked for after these waiters came; else an answer that takes longer than ``resend_ms`` is never the
+    one that is waited for.
+    """
+
+    first_id: int
     waiters: list[Waiter]
-    sent_ms: float
+    asked: bool = False  # of this leader, and not too long ago
+    sent_ms: float = float("-inf")
 
 
 class Replica:
@@ -199,7 +205,7 @@ class Replica:
                 self._apply_batch(entry.time_ms, entry.data)
             self.last_applied = entry.index
         for grant in ready.reads:
-            if self._reads is not None and grant.read_id == self._reads.read_id:
+            if self._reads is not None and grant.read_id >= self._reads.first_id:
                 self._granted.append((grant.index, self._reads.waiters))
                 self._reads = None
         if self._granted:
@@ -282,8 +288,9 @@ class Replica:
             if batch.sent_ms <= late_ms and not (leads and batch.taken_by == self._routed):
                 self._propose(batch)
         if self._reads is not None and self._reads.sent_ms <= late_ms and not leads:
-            self._barriers[:0] = self._reads.waiters
-            self._reads = None
+            self._reads.asked = False
+            if not self._reads.waiters:
+                self._reads = None  # given up: those that came since need not wait for its answer
         if self._inflight or self._reads is not None:
             self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
 
@@ -305,12 +312,17 @@ class Replica:
     # -- reads ---------------------------------------------------------------------------------------------
 
     def _ask_reads(self) -> None:
-        if not self._barriers or self._reads is not None or self._node.leader is None:
+        if self._node.leader is None:
+            return
+        if self._reads is None and self._barriers:
+            self._reads = ReadGroup(self._next_read + 1, self._barriers)
+            self._barriers = []
+        group = self._reads
+        if group is None or group.asked:
             return
         self._next_read += 1
         if self._node.read(self._next_read):
-            self._reads = ReadGroup(self._next_read, self._barriers, self._now_ms)
-            self._barriers = []
+            group.asked, group.sent_ms = True, self._now_ms
             self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
 
     def _release(self) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.consensus.messages import AppendEntries, HeartbeatReply, Propose, ReadIndex
+from raftkv.consensus.messages import (
+    AppendEntries,
+    Envelope,
+    HeartbeatReply,
+    Propose,
+    ReadIndex,
+    ReadIndexReply,
+)
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Limits
 from raftkv.errors import NoQuorum, Outcome, ShuttingDown, TimedOut, TooManyRequests
@@ -271,6 +278,30 @@ def test_a_lost_read_index_is_asked_again() -> None:
     cluster.settle()
     cluster.drop = set()
     cluster.advance(400)
+    assert follower.answer("r") is None
+
+
+def test_an_answer_slower_than_resending_is_still_taken() -> None:
+    """Else reads would never succeed where the leader takes longer than ``resend_ms``."""
+    cluster = Cluster()
+    cluster.elect()
+    follower = cluster.followers[0]
+    send = cluster.send
+    slow: list[tuple[float, Envelope]] = []
+
+    def send_slowly(envelope: Envelope) -> None:
+        if isinstance(envelope.message, ReadIndexReply):
+            slow.append((cluster.now_ms + 350, envelope))
+        else:
+            send(envelope)
+
+    cluster.send = send_slowly  # type: ignore[method-assign]
+    follower.barrier("r")
+    for _ in range(15):
+        cluster.advance(100)
+        while slow and slow[0][0] <= cluster.now_ms:
+            send(slow.pop(0)[1])
+        cluster.settle()
     assert follower.answer("r") is None
 
 
