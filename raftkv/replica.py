@@ -95,6 +95,7 @@ class Replica:
         self._incarnation = incarnation
         self._limits = limits
         self.last_applied = Index(0)
+        self.fresh_ms = float("-inf")  # when the *machine* last held all that was committed; -inf: never yet
         self._now_ms = float("-inf")
         self._pending: deque[tuple[bytes, Waiter]] = deque()
         self._pending_bytes = 0
@@ -210,6 +211,9 @@ class Replica:
                 self._reads = None
         if self._granted:
             self._release()
+        # NB: the node may know for seconds what is committed before all of it is applied (after a restart).
+        if not self._node.has_more:
+            self.fresh_ms = self._node.fresh_ms
         answers, self._answers = self._answers, []
         return answers
 

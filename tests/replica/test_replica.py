@@ -316,6 +316,36 @@ def test_a_barrier_waits_through_an_election() -> None:
     assert survivor.answer("r") is None
 
 
+def test_a_node_is_as_fresh_as_what_it_has_applied() -> None:
+    """After a restart it hears at once what is committed, and has to apply all of it first."""
+    cluster = Cluster()
+    cluster.elect()
+    for i in range(5):
+        cluster.leader.put(b"%d" % i, b"x" * 100)
+        cluster.settle()
+    follower = cluster.followers[0]
+    cluster.node_limits = Limits(max_apply_bytes=1)
+    follower.start()
+    assert follower.replica.fresh_ms == float("-inf")
+    began_ms = cluster.now_ms
+    while follower.replica.node.fresh_ms < began_ms:
+        cluster.now_ms += 1
+        for server in cluster.living:
+            if server is not follower:
+                server.turn()
+        while cluster.queue:
+            envelope = cluster.queue.popleft()
+            cluster[envelope.receiver].replica.step(envelope)
+    replica = follower.replica
+    while True:
+        replica.apply(replica.take_ready())
+        if not replica.has_more:
+            break
+        assert replica.fresh_ms == float("-inf"), f"{replica.last_applied} of {replica.node.commit_index}"
+    assert replica.fresh_ms == replica.node.fresh_ms >= began_ms
+    assert follower.machine.store.revision == 5
+
+
 def test_too_many_waiting_requests_are_refused_at_once() -> None:
     cluster = Cluster(limits=ReplicaLimits(max_waiting_requests=2, max_waiting_bytes=1000))
     server = cluster["n1"]
