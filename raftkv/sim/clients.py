@@ -101,6 +101,8 @@ class Clients:
         if not is_read:
             command = self._write(operation)
         self._world.note(f"{operation} at {server.name}")
+        if server.takes_requests and not server.freshness_holds():
+            raise InvariantBroken(f"freshness: {server.name} claims to hold what it has not applied")
         if not server.takes_requests:
             self._ended(operation, "not_applied")
             return operation

@@ -149,6 +149,7 @@ class SimServer:
             on_confirmed=self._around.checks.disk_changed,
         )
         self._promised: deque[list[Envelope]] = deque()
+        self._fresh: deque[tuple[float, int]] = deque(maxlen=50)  # (when, committed by then)
         self._turn_due = False
         self._timer_due_ms = float("inf")
         self._timer = 0
@@ -256,6 +257,7 @@ class SimServer:
         for envelope in envelopes:
             self._world.note(f"{envelope.sender}@{envelope.term} ⇒ {self.name}")
             replica.step(envelope)
+        self._note_freshness(replica)
         self._wake()
 
     def peer_lost(self, peer: NodeId) -> None:
@@ -282,6 +284,7 @@ class SimServer:
         assert replica is not None
         replica.tick(self.clock_ms)
         ready = replica.take_ready()
+        self._note_freshness(replica)
         self._around.checks.turn_ended(replica.node, ready)
         self._carry_out(ready)
         for answer in replica.apply(ready):
@@ -291,6 +294,19 @@ class SimServer:
         if replica.has_more:
             self._wake()
         self._set_timer(replica.due_ms)
+
+    def _note_freshness(self, replica: Replica) -> None:
+        """What a machine must hold to be called as fresh as the node says it is now."""
+        fresh_ms = replica.node.fresh_ms
+        if not self._fresh or self._fresh[-1][0] < fresh_ms:
+            self._fresh.append((fresh_ms, replica.node.commit_index))
+
+    def freshness_holds(self) -> bool:
+        """Whether the machine holds what its node had committed at the time it claims to be as fresh as."""
+        assert self.replica is not None
+        claimed_ms = self.replica.fresh_ms
+        held = max((index for fresh_ms, index in self._fresh if fresh_ms <= claimed_ms), default=0)
+        return self.replica.last_applied >= held
 
     def _carry_out(self, ready: Ready) -> None:
         if ready.messages:
