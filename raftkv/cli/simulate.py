@@ -59,9 +59,7 @@ def simulate(seeds: int, first: int, jobs: int | None, trace: bool, probes: bool
                 line = f"seed {report.seed} ({report.size} nodes): {report.failure or 'passed'}"
                 progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
     seconds = time.perf_counter() - started
-    done = (
-        f"{seeds} seeds, {len(failures)} failed; {events} events, {virtual_ms / 1000:.0f} virtual s"
-    )
+    done = f"{seeds} seeds, {len(failures)} failed; {events} events, {virtual_ms / 1000:.0f} virtual s"
     click.echo(f"{done} in {seconds:.1f} s ({events / seconds:.0f} events/s)")
     if probes:
         for name in PROBES:
