@@ -109,17 +109,18 @@ class Faults:
 
     def _beheading(self) -> bool:
         """What Figure 8 of the paper needs: leaders that go soon after they came, and come back."""
-        self._behead(self._world.now_ms + self._random.uniform(1, 4) * self._plan.outage_ms)
+        until_ms = self._world.now_ms + self._random.uniform(1, 4) * self._plan.outage_ms
+        self._behead(until_ms, self._random.choice((2.0, 10.0, 60.0)))
         return True
 
-    def _behead(self, until_ms: float) -> None:
+    def _behead(self, until_ms: float, mean_pause_ms: float) -> None:
         if self._over or self._world.now_ms > until_ms:
             return
         for server in self._servers:
             if server.leads:
                 self._random.choice((self._strike_down, self._cut_off))(server)
-        pause_ms = self._random.expovariate(4 / self._plan.timing.election_timeout_min_ms)
-        self._world.after(pause_ms, partial(self._behead, until_ms))
+        pause_ms = self._random.expovariate(1 / mean_pause_ms)
+        self._world.after(pause_ms, partial(self._behead, until_ms, mean_pause_ms))
 
     def _strike_down(self, server: SimServer) -> None:
         server.power_cut(self._random.choice((Tear.KEPT, Tear.SECTORS)))

@@ -79,11 +79,13 @@ class Plan:
 def draw(random: Random) -> Plan:
     pick, uniform = random.choice, random.uniform
     timing = _timing(random)
-    small = random.random() < 0.4
+    # A duel: small clusters whose leaders hardly last, with an entry a message. Figure 8 needs no less.
+    is_duel = random.random() < 0.25
+    small = random.random() < (0.8 if is_duel else 0.4)
     return Plan(
-        size=pick(SIZES),
+        size=pick((3, 3, 3, 5) if is_duel else SIZES),
         timing=timing,
-        limits=_small_limits(random) if small else Limits(),
+        limits=_small_limits(random, is_duel) if small else Limits(),
         replica_limits=_small_replica_limits(random) if random.random() < 0.4 else ReplicaLimits(),
         network=NetworkPlan(
             least_delay_ms=uniform(0.05, 1.5),
@@ -97,7 +99,7 @@ def draw(random: Random) -> Plan:
         fsync_ms=pick((0.2, 1.0, 5.0, 20.0)),
         segment_bytes=pick((4096, 16384, 1 << 20)),
         clock_drift=pick((0.0, 0.01, 0.1)),
-        faults=_faults(random, timing),
+        faults=_duel(random, timing) if is_duel else _faults(random, timing),
         outage_ms=uniform(0.2, 2) * timing.election_timeout_max_ms,
         duration_ms=uniform(5, 18) * timing.election_timeout_max_ms,
         clients=random.randint(1, 6),
@@ -123,10 +125,10 @@ def _timing(random: Random) -> Timing:
     )
 
 
-def _small_limits(random: Random) -> Limits:
+def _small_limits(random: Random, is_duel: bool) -> Limits:
     """So that windows, batches and refusals happen in short runs."""
     return Limits(
-        max_append_bytes=random.choice((1, 100, 3000)),
+        max_append_bytes=random.choice((1, 1, 1, 3000) if is_duel else (1, 100, 3000)),
         max_inflight_messages=random.choice((1, 3)),
         max_inflight_bytes=random.choice((100, 5000)),
         max_uncommitted_bytes=random.choice((300, 5000)),
@@ -143,6 +145,12 @@ def _small_replica_limits(random: Random) -> ReplicaLimits:
         max_waiting_requests=random.choice((2, 100)),
         resend_ms=random.uniform(20, 300),
     )
+
+
+def _duel(random: Random, timing: Timing) -> tuple[tuple[str, float], ...]:
+    per_second = random.uniform(0.3, 1) / timing.election_timeout_max_ms * 1000
+    other = random.choice([kind for kind in FAULTS if kind != "beheading"])
+    return ("beheading", per_second), (other, per_second / 4)
 
 
 def _faults(random: Random, timing: Timing) -> tuple[tuple[str, float], ...]:
