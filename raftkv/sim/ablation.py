@@ -15,7 +15,7 @@ from raftkv.consensus import election as election_module
 from raftkv.consensus.core import Core
 from raftkv.consensus.election import RaftElection
 from raftkv.consensus.log import Log
-from raftkv.consensus.messages import AppendEntriesReply, Envelope, RequestVoteReply
+from raftkv.consensus.messages import AppendEntriesReply, Envelope, Heartbeat, RequestVoteReply
 from raftkv.consensus.node import Node
 from raftkv.consensus.quorum import VoteResult, majority_value
 from raftkv.consensus.reads import Reads
@@ -100,6 +100,18 @@ def _promises_overtake(self: SimServer, ready: Ready) -> None:
         self._disk.write(ready.write, lambda: self._on_durable(ready))
     elif ready.promises:
         self._send_promises(ready.promises)
+
+
+def _retry_sync() -> Patch:
+    original = SimFile.sync
+
+    def sync(self: SimFile) -> None:
+        try:
+            original(self)
+        except OSError:
+            original(self)
+
+    return SimFile, "sync", sync
 
 
 def _leader_counts_itself_at_once() -> Patch:
@@ -211,6 +223,17 @@ def _commit_whatever_is_there() -> Patch:
     return Replication, "on_append", on_append
 
 
+def _heartbeat_commits_whatever_is_there() -> Patch:
+    original = Replication.on_heartbeat
+
+    def on_heartbeat(self: Replication, follower: Follower, sender: NodeId, heartbeat: Heartbeat) -> None:
+        original(self, follower, sender, heartbeat)
+        core = self._core
+        core.commit_index = max(core.commit_index, min(heartbeat.leader_commit, core.log.last_index))
+
+    return Replication, "on_heartbeat", on_heartbeat
+
+
 def _no_noop(self: Node) -> None:
     role = self._core.role
     assert isinstance(role, Leader)
@@ -249,6 +272,26 @@ def _admit_all(self: Sessions, batch: BatchId) -> bool:
     return True
 
 
+def _admit_settled(self: Sessions, batch: BatchId) -> bool:
+    """What is below ``low`` is forgotten, and then taken for new."""
+    row = self._rows.get(batch.node)
+    if row is not None and row.incarnation == batch.incarnation and batch.low <= batch.seq < row.low:
+        return True
+    return _admit(self, batch)
+
+
+_admit = Sessions.admit
+
+
+def _one_incarnation() -> Patch:
+    original = Replica.__init__
+
+    def init(self: Replica, *positional: Any, **named: Any) -> None:
+        original(self, *positional, **{**named, "incarnation": 1})
+
+    return Replica, "__init__", init
+
+
 def _deny_everything() -> Patch:
     """An unknown outcome is told as "not applied"."""
     original = Replica._refuse
@@ -266,10 +309,12 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("promises overtake earlier writes", ((SimServer, "_carry_out", _promises_overtake),)),
     Ablation("leader counts itself before its fsync", (_leader_counts_itself_at_once(),)),
     Ablation("fsync does nothing", ((SimFile, "sync", _sync_only_directories),)),
+    Ablation("failed fsync tried again", (_retry_sync(),)),
     Ablation("directory never synced", ((SimFiles, "sync_directory", _nothing),)),
     Ablation("damage taken for a torn tail", ((SegmentScan, "_is_torn", _always),)),
     Ablation("one vote less than a majority", ((election_module, "tally", _tally_one_less),)),
     Ablation("two votes in a term", ((RaftElection, "on_request_vote", _vote_twice),)),
+    Ablation("leader needs no quorum to stay", ((Replication, "has_quorum", _always),)),
     Ablation("vote without comparing logs", ((Log, "is_up_to_date", _always),)),
     Ablation("messages of older terms heard", (_stale_terms_heard(),)),
     Ablation("log check skipped", ((Log, "matches", _matches_anything_there),)),
@@ -277,10 +322,13 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("older terms committed by counting", ((Replication, "maybe_commit", _commit_older_terms),)),
     Ablation("acknowledgement beyond what was covered", (_acknowledge_last_index(),)),
     Ablation("follower commits its unchecked tail", (_commit_whatever_is_there(),)),
+    Ablation("heartbeat commits an unchecked tail", (_heartbeat_commits_whatever_is_there(),)),
     Ablation("no no-op at the begin of a term", ((Node, "_begin_term", _no_noop),)),
     Ablation("ReadIndex without the round", ((Reads, "confirm", _read_without_a_round),)),
     Ablation("ReadIndex before a commit of the own term", ((Reads, "pump", _read_before_own_term),)),
     Ablation("read answered before it is applied", ((Replica, "_release", _read_before_applied),)),
     Ablation("duplicates applied again", ((Sessions, "admit", _admit_all),)),
+    Ablation("settled batches applied again", ((Sessions, "admit", _admit_settled),)),
+    Ablation("every life is the first", (_one_incarnation(),)),
     Ablation("unknown told as not applied", (_deny_everything(),)),
 )

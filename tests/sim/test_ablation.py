@@ -29,6 +29,10 @@ TRIED = (
     "ReadIndex before a commit of the own term",
     "read answered before it is applied",
     "duplicates applied again",
+    "settled batches applied again",
+    "every life is the first",
+    "leader needs no quorum to stay",
+    "heartbeat commits an unchecked tail",
     "unknown told as not applied",
 )
 
