@@ -375,13 +375,16 @@ class Replica:
         self._pending = kept
         self._pending_bytes = sum(len(command) for command, _ in kept)
         for seq, batch in list(self._inflight.items()):
-            outcome = Outcome.UNKNOWN if batch.handed else Outcome.NOT_APPLIED
-            for waiter in batch.waiters:
-                if waiter.ticket is not None and is_due(waiter):
-                    self._refuse([waiter], write_error(outcome))
-                    waiter.ticket = None  # its place stays: results come in the order of the commands
-            if all(waiter.ticket is None for waiter in batch.waiters):
-                del self._inflight[seq]  # given up; ``low`` in later batches says so
+            left = [waiter for waiter in batch.waiters if waiter.ticket is not None]
+            due = [waiter for waiter in left if is_due(waiter)]
+            given_up = len(due) == len(left)
+            # NB: while others wait for it, the whole batch may yet be handed to a leader.
+            outcome = Outcome.NOT_APPLIED if given_up and not batch.handed else Outcome.UNKNOWN
+            self._refuse(due, write_error(outcome))
+            for waiter in due:
+                waiter.ticket = None  # its place stays: results come in the order of the commands
+            if given_up:
+                del self._inflight[seq]  # ``low`` in later batches says so
         for group in self._read_groups():
             self._refuse([waiter for waiter in group if is_due(waiter)], read_error(Outcome.NOT_APPLIED))
             group[:] = [waiter for waiter in group if not is_due(waiter)]

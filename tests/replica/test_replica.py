@@ -346,6 +346,25 @@ def test_a_node_is_as_fresh_as_what_it_has_applied() -> None:
     assert follower.machine.store.revision == 5
 
 
+def test_who_leaves_a_batch_that_others_wait_for_is_told_that_its_outcome_is_open() -> None:
+    """No leader has taken the batch yet, but one will, with all that is in it."""
+    cluster = Cluster(node_limits=Limits(max_uncommitted_bytes=100))
+    leader = cluster.elect()
+    cluster.drop = {AppendEntries}
+    leader.put(b"large", b"x" * 200)
+    cluster.settle()
+    leader.put(b"impatient", timeout_ms=100)
+    leader.put(b"patient")
+    cluster.advance(200)
+    cluster.drop = set()
+    cluster.advance(1000)
+    assert leader.answer(b"patient") == PutResult(3, 1)
+    assert leader.machine.store.get(b"impatient") is not None
+    answer = leader.answer(b"impatient")
+    assert isinstance(answer, TimedOut)
+    assert answer.outcome is Outcome.UNKNOWN
+
+
 def test_too_many_waiting_requests_are_refused_at_once() -> None:
     cluster = Cluster(limits=ReplicaLimits(max_waiting_requests=2, max_waiting_bytes=1000))
     server = cluster["n1"]
