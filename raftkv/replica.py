@@ -67,11 +67,17 @@ class Batch:
 
 @dataclass(slots=True)
 class ReadGroup:
-    """Barriers that wait for one ReadIndex."""
+    """Barriers that wait for one ReadIndex.
 
-    read_id: int
+    It may be asked for again, under a new id. NB: a grant for any id from ``first_id`` on will do, since all
+    were asked for after these waiters came; else an answer that takes longer than ``resend_ms`` is never the
+    one that is waited for.
+    """
+
+    first_id: int
     waiters: list[Waiter]
-    sent_ms: float
+    asked: bool = False  # of this leader, and not too long ago
+    sent_ms: float = float("-inf")
 
 
 class Replica:
@@ -89,6 +95,7 @@ class Replica:
         self._incarnation = incarnation
         self._limits = limits
         self.last_applied = Index(0)
+        self.fresh_ms = float("-inf")  # when the *machine* last held all that was committed; -inf: never yet
         self._now_ms = float("-inf")
         self._pending: deque[tuple[bytes, Waiter]] = deque()
         self._pending_bytes = 0
@@ -199,11 +206,14 @@ class Replica:
                 self._apply_batch(entry.time_ms, entry.data)
             self.last_applied = entry.index
         for grant in ready.reads:
-            if self._reads is not None and grant.read_id == self._reads.read_id:
+            if self._reads is not None and grant.read_id >= self._reads.first_id:
                 self._granted.append((grant.index, self._reads.waiters))
                 self._reads = None
         if self._granted:
             self._release()
+        # NB: the node may know for seconds what is committed before all of it is applied (after a restart).
+        if not self._node.has_more:
+            self.fresh_ms = self._node.fresh_ms
         answers, self._answers = self._answers, []
         return answers
 
@@ -282,8 +292,9 @@ class Replica:
             if batch.sent_ms <= late_ms and not (leads and batch.taken_by == self._routed):
                 self._propose(batch)
         if self._reads is not None and self._reads.sent_ms <= late_ms and not leads:
-            self._barriers[:0] = self._reads.waiters
-            self._reads = None
+            self._reads.asked = False
+            if not self._reads.waiters:
+                self._reads = None  # given up: those that came since need not wait for its answer
         if self._inflight or self._reads is not None:
             self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
 
@@ -305,12 +316,17 @@ class Replica:
     # -- reads ---------------------------------------------------------------------------------------------
 
     def _ask_reads(self) -> None:
-        if not self._barriers or self._reads is not None or self._node.leader is None:
+        if self._node.leader is None:
+            return
+        if self._reads is None and self._barriers:
+            self._reads = ReadGroup(self._next_read + 1, self._barriers)
+            self._barriers = []
+        group = self._reads
+        if group is None or group.asked:
             return
         self._next_read += 1
         if self._node.read(self._next_read):
-            self._reads = ReadGroup(self._next_read, self._barriers, self._now_ms)
-            self._barriers = []
+            group.asked, group.sent_ms = True, self._now_ms
             self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
 
     def _release(self) -> None:
@@ -359,13 +375,16 @@ class Replica:
         self._pending = kept
         self._pending_bytes = sum(len(command) for command, _ in kept)
         for seq, batch in list(self._inflight.items()):
-            outcome = Outcome.UNKNOWN if batch.handed else Outcome.NOT_APPLIED
-            for waiter in batch.waiters:
-                if waiter.ticket is not None and is_due(waiter):
-                    self._refuse([waiter], write_error(outcome))
-                    waiter.ticket = None  # its place stays: results come in the order of the commands
-            if all(waiter.ticket is None for waiter in batch.waiters):
-                del self._inflight[seq]  # given up; ``low`` in later batches says so
+            left = [waiter for waiter in batch.waiters if waiter.ticket is not None]
+            due = [waiter for waiter in left if is_due(waiter)]
+            given_up = len(due) == len(left)
+            # NB: while others wait for it, the whole batch may yet be handed to a leader.
+            outcome = Outcome.NOT_APPLIED if given_up and not batch.handed else Outcome.UNKNOWN
+            self._refuse(due, write_error(outcome))
+            for waiter in due:
+                waiter.ticket = None  # its place stays: results come in the order of the commands
+            if given_up:
+                del self._inflight[seq]  # ``low`` in later batches says so
         for group in self._read_groups():
             self._refuse([waiter for waiter in group if is_due(waiter)], read_error(Outcome.NOT_APPLIED))
             group[:] = [waiter for waiter in group if not is_due(waiter)]

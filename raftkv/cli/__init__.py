@@ -24,6 +24,7 @@ COMMANDS = {
     "health": "raftkv.cli.health:health",
     "wal": "raftkv.cli.wal:wal",
     "verify": "raftkv.cli.verify:verify",
+    "simulate": "raftkv.cli.simulate:simulate",
 }
 
 

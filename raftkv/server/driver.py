@@ -72,7 +72,7 @@ class Driver:
         return ticket
 
     def staleness_ms(self) -> float | None:
-        fresh_ms = self._replica.node.fresh_ms
+        fresh_ms = self._replica.fresh_ms
         return None if fresh_ms == float("-inf") else max(0.0, self._now_ms() - fresh_ms)
 
     def _admit(self) -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.consensus.messages import AppendEntries, HeartbeatReply, Propose, ReadIndex
+from raftkv.consensus.messages import (
+    AppendEntries,
+    HeartbeatReply,
+    Propose,
+    ReadIndex,
+)
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Limits
 from raftkv.errors import NoQuorum, Outcome, ShuttingDown, TimedOut, TooManyRequests

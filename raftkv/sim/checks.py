@@ -1,0 +1,169 @@
+"""What must hold after every step, seen from above the cluster: the paper's Figure 3, and the disks.
+
+Each check costs what changed, not what there is. Log matching is kept as an induction: an (index, term) names
+one entry and one predecessor for ever. All raise ``InvariantBroken``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from raftkv.consensus.invariants import (
+    InvariantBroken,
+    check_commit_monotonic,
+    check_durability,
+    check_election_safety,
+    check_leader_completeness,
+)
+from raftkv.consensus.messages import AppendEntriesReply, Envelope, RequestVote, RequestVoteReply
+from raftkv.consensus.node import Node
+from raftkv.consensus.ready import Ready
+from raftkv.consensus.roles import Leader
+from raftkv.consensus.types import Entry, HardState, Index, NodeId, Term
+from raftkv.sim.disk import Durable
+from raftkv.sim.world import World
+
+
+class Checks:
+    def __init__(self, world: World, disks: Mapping[NodeId, Durable]) -> None:
+        self._world = world
+        self._disks = disks
+        self.committed: list[Entry] = []  # what any node ever called committed, from index 1
+        self._commit_terms: list[Term] = []  # the term of that node then
+        self._leaders: dict[Term, NodeId] = {}
+        self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}  # (index, term) -> (entry, term before)
+        self._votes: dict[tuple[Term, NodeId], NodeId] = {}
+        self._commits: dict[NodeId, Index] = {}  # in this life of each node
+
+    # -- a node's life -------------------------------------------------------------------------------------
+
+    def restarted(
+        self, name: NodeId, incarnation: int, hard_state: HardState, entries: Sequence[Entry]
+    ) -> None:
+        """What the WAL recovered must be what was durable, and at most the batch that was being written."""
+        durable, found = self._disks[name], (hard_state, list(entries))
+        if incarnation <= durable.incarnation:
+            raise InvariantBroken(f"{name} starts as incarnation {incarnation} after {durable.incarnation}")
+        if found != (durable.hard_state, durable.entries):
+            if found != durable.with_unconfirmed():
+                raise InvariantBroken(
+                    f"durability: {name} recovers {hard_state} and {len(entries)} entries; its disk had "
+                    f"confirmed {durable.hard_state} and {len(durable.entries)} entries"
+                )
+            self._world.probes["unsynced batch survived"] += 1
+        durable.hard_state, durable.entries = hard_state, list(entries)
+        durable.incarnation, durable.unconfirmed = incarnation, []
+        self._commits.pop(name, None)
+        self.disk_changed(was_cut=True)
+
+    def disk_changed(self, was_cut: bool) -> None:
+        """What is committed must stay on a majority's disks, whatever replaces it on one."""
+        if was_cut:
+            self._world.probes["conflicting suffix cut"] += 1
+            if self.committed:
+                check_durability(self.committed[-1], self._logs())
+
+    def _logs(self) -> list[list[Entry]]:
+        return [durable.entries for durable in self._disks.values()]
+
+    # -- a turn --------------------------------------------------------------------------------------------
+
+    def turn_ended(self, node: Node, ready: Ready) -> None:
+        if isinstance(node.role, Leader):
+            self._leads(node)
+        if ready.write is not None and ready.write.entries:
+            self._log_changed(node, ready.write.entries)
+        self._commit_moved(node)
+        for entry in ready.committed:
+            if self.committed[entry.index - 1] is not entry and self.committed[entry.index - 1] != entry:
+                raise InvariantBroken(f"state machine safety: {node.node_id} applies {entry}")
+
+    def _leads(self, node: Node) -> None:
+        term = node.current_term
+        check_election_safety(self._leaders, node.node_id, term)
+        if term in self._leaders:
+            return
+        if self._leaders:
+            self._world.probes["leader replaced"] += 1
+        self._leaders[term] = node.node_id
+        self._world.note(f"{node.node_id}@{term} leads")
+        # NB: an election may be won late, when later terms have committed more; that binds nobody.
+        earlier = [e for e, at in zip(self.committed, self._commit_terms, strict=True) if at < term]
+        check_leader_completeness(node.log, earlier)
+
+    def _log_changed(self, node: Node, entries: Sequence[Entry]) -> None:
+        before = node.log.term_at(Index(entries[0].index - 1)) or 0
+        for entry in entries:
+            known = self._entries.setdefault((entry.index, entry.term), (entry, before))
+            if (known[0] is not entry and known[0] != entry) or known[1] != before:
+                raise InvariantBroken(
+                    f"log matching: {node.node_id} holds {entry} after term {before}, another has "
+                    f"{known[0]} after term {known[1]}"
+                )
+            before = entry.term
+
+    def _commit_moved(self, node: Node) -> None:
+        name, after = node.node_id, node.commit_index
+        before = self._commits.get(name, Index(0))
+        if after == before:
+            return
+        check_commit_monotonic(name, before, after)
+        self._commits[name] = after
+        known = len(self.committed)
+        for entry in node.log.slice(Index(before + 1), 1 << 62, after):
+            if entry.index > len(self.committed):
+                self.committed.append(entry)
+                self._commit_terms.append(node.current_term)
+            elif self.committed[entry.index - 1] is not entry and self.committed[entry.index - 1] != entry:
+                raise InvariantBroken(
+                    f"commit: {name} commits {entry}, {self.committed[entry.index - 1]} was"
+                )
+        if len(self.committed) < after:
+            raise InvariantBroken(f"commit: {name} commits {after}, its log ends before")
+        if len(self.committed) > known:
+            self._world.note(f"{name}@{node.current_term} commits {after}")
+            check_durability(self.committed[-1], self._logs())
+
+    # -- promises ------------------------------------------------------------------------------------------
+
+    def messages_leave(self, sender: NodeId, messages: Sequence[Envelope]) -> None:
+        """What leaves at once must promise nothing that isn't durable already."""
+        for envelope in messages:
+            match envelope.message:
+                case AppendEntriesReply() | RequestVote() | RequestVoteReply(granted=True):
+                    self.promises_leave(sender, [envelope])
+                case _:
+                    pass
+
+    def promises_leave(self, sender: NodeId, promises: Sequence[Envelope]) -> None:
+        """A promise must be backed by its sender's disk at the moment it leaves."""
+        durable = self._disks[sender]
+        for promise in promises:
+            message, term, on_disk = promise.message, promise.term, durable.hard_state
+            if on_disk.current_term < term:
+                raise InvariantBroken(f"{sender} promises in term {term}, its disk has {on_disk}")
+            # NB: writes of several turns are one batch: the disk may be ahead of the promise, by terms even.
+            same_term = on_disk.current_term == term
+            match message:
+                case AppendEntriesReply():
+                    if same_term and message.match_index > len(durable.entries):
+                        raise InvariantBroken(
+                            f"{sender} acknowledges {message.match_index} of {len(durable.entries)}"
+                        )
+                case RequestVote():
+                    last = durable.entries[-1] if durable.entries else None
+                    tail = (last.term, last.index) if last else (0, 0)
+                    if same_term and tail < (message.last_log_term, message.last_log_index):
+                        raise InvariantBroken(f"{sender} stands with a log that its disk doesn't have")
+                    self._voted(term, sender, sender, on_disk)
+                case RequestVoteReply():
+                    self._voted(term, sender, promise.receiver, on_disk)
+                case _:
+                    raise InvariantBroken(f"{message} is not a promise")
+
+    def _voted(self, term: Term, voter: NodeId, candidate: NodeId, on_disk: HardState) -> None:
+        known = self._votes.setdefault((term, voter), candidate)
+        if known != candidate:
+            raise InvariantBroken(f"{voter} votes for {known} and {candidate} in term {term}")
+        if on_disk.current_term == term and on_disk.voted_for != candidate:
+            raise InvariantBroken(f"{voter} votes for {candidate} in {term}, its disk has {on_disk}")

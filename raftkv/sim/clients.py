@@ -1,0 +1,214 @@
+"""Clients that write, read and delete through random nodes, and what they were told, checked as they hear it.
+
+Every answer that carries a revision has a place in one total order, so linearizability needs no search: a
+write's revision lies above, a read's not below, every revision acknowledged before it began; a read's value
+is the replay at its revision; what was refused as not applied never happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from raftkv.consensus.invariants import InvariantBroken
+from raftkv.errors import Outcome, RaftkvError
+from raftkv.kv.commands import (
+    Condition,
+    ConditionKind,
+    DeleteResult,
+    Malformed,
+    PutResult,
+    Refused,
+    encode_delete,
+    encode_put,
+)
+from raftkv.replica import Answer
+from raftkv.sim.plan import Plan
+from raftkv.sim.reference import Reference
+from raftkv.sim.server import SimServer
+from raftkv.sim.world import World
+
+
+@dataclass(slots=True)
+class Operation:
+    number: int
+    client: int
+    key: bytes
+    value: bytes | None  # None: a read or a delete
+    is_read: bool
+    floor: int  # the highest revision that anyone had been told when it began
+    server: SimServer
+    life: int  # of the server's process
+    began_ms: float
+    outcome: str = ""  # "ok", "not_applied" or "unknown"; "" while it waits
+
+    def __str__(self) -> str:
+        kind = "get" if self.is_read else "delete" if self.value is None else "put"
+        return f"c{self.client} #{self.number} {kind} {self.key.decode()}"
+
+
+class Clients:
+    """``count`` clients, each with one operation at a time."""
+
+    def __init__(self, world: World, plan: Plan, reference: Reference) -> None:
+        self._world = world
+        self._plan = plan
+        self._reference = reference
+        self.servers: list[SimServer] = []
+        self.waiting: dict[int, Operation] = {}
+        self.operations = 0
+        self.outcomes: dict[str, int] = {"ok": 0, "not_applied": 0, "unknown": 0}
+        self._acknowledged = 0  # the highest revision that anyone was told
+        self._not_applied: list[Operation] = []
+        self._known: dict[bytes, int] = {}  # the last mod_revision anyone was told of each key
+        self._stopped = False
+
+    def start(self) -> None:
+        for client in range(self._plan.clients):
+            self._think(client)
+
+    def stop(self) -> None:
+        """No new operations."""
+        self._stopped = True
+
+    def _think(self, client: int) -> None:
+        pause_ms = self._world.random.expovariate(1 / self._plan.think_ms)
+        self._world.after(pause_ms, partial(self._next, client))
+
+    def _next(self, client: int) -> None:
+        if not self._stopped:
+            random = self._world.random
+            servers = [server for server in self.servers if server.takes_requests]
+            if not servers or random.random() < 0.02:
+                servers = self.servers
+            self.ask(client, random.choice(servers), self._plan.timeout_ms)
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    def ask(
+        self, client: int, server: SimServer, timeout_ms: float, *, is_read: bool | None = None
+    ) -> Operation:
+        """One operation at ``server``, drawn but for what is given. The client goes on with the answer."""
+        random, plan = self._world.random, self._plan
+        if is_read is None:
+            is_read = random.random() < plan.reads
+        key = b"k%d" % random.randrange(plan.keys)
+        self.operations += 1
+        operation = Operation(
+            self.operations, client, key, None, is_read, self._acknowledged, server, server.life,
+            self._world.now_ms,
+        )  # fmt: skip
+        if not is_read:
+            command = self._write(operation)
+        self._world.note(f"{operation} at {server.name}")
+        if server.takes_requests and not server.freshness_holds():
+            raise InvariantBroken(f"freshness: {server.name} claims to hold what it has not applied")
+        if not server.takes_requests:
+            self._ended(operation, "not_applied")
+            return operation
+        self.waiting[operation.number] = operation
+        try:
+            if is_read:
+                server.barrier(operation, timeout_ms)
+            else:
+                server.propose(command, operation, timeout_ms)
+        except RaftkvError as error:
+            self.answered(server, (operation, error))
+        return operation
+
+    def _write(self, operation: Operation) -> bytes:
+        random, key = self._world.random, operation.key
+        condition = None
+        if random.random() < self._plan.conditions:
+            kind = random.choice(list(ConditionKind))
+            revisions = (self._known.get(key, 0),) if "REVISION" in kind.name else ()
+            condition = Condition(kind, revisions)
+        if random.random() < 0.2:
+            return encode_delete(key, condition)
+        size = random.randint(0, self._plan.value_bytes)
+        padding = random.choice((bytes(size), random.randbytes(size), b"x" * size))
+        operation.value = b"%d:" % operation.number + padding
+        return encode_put(key, operation.value, None, condition)
+
+    # -- answers -------------------------------------------------------------------------------------------
+
+    def answered(self, server: SimServer, answer: Answer) -> None:
+        operation, result = answer
+        if self.waiting.pop(operation.number, None) is None:
+            raise InvariantBroken(f"{operation} is answered twice")
+        try:
+            outcome = self._judge(operation, server, result)
+        except InvariantBroken as broken:
+            raise InvariantBroken(f"{operation} at {server.name}: {result}: {broken}") from None
+        self._ended(operation, outcome)
+
+    def server_ended(self, server: SimServer) -> None:
+        """Those who wait there will never hear."""
+        for operation in list(self.waiting.values()):
+            if operation.server is server:
+                del self.waiting[operation.number]
+                self._ended(operation, "unknown")
+
+    def _ended(self, operation: Operation, outcome: str) -> None:
+        operation.outcome = outcome
+        self.outcomes[outcome] += 1
+        if outcome == "not_applied" and operation.value is not None:
+            self._not_applied.append(operation)
+        self._world.note(f"{operation} {outcome}")
+        self._think(operation.client)
+
+    def _judge(self, operation: Operation, server: SimServer, result: object) -> str:
+        reference, floor = self._reference, operation.floor
+        match result:
+            case RaftkvError(outcome=Outcome.UNKNOWN):
+                self._world.probes["request unknown"] += 1
+                if operation.is_read:
+                    raise InvariantBroken("a read has no unknown outcome")
+                return "unknown"
+            case RaftkvError():
+                self._world.probes["request not applied"] += 1
+                return "not_applied"
+            case None if operation.is_read:
+                self._judge_read(operation, server)
+                return "ok"
+            case PutResult(revision=revision):
+                if revision <= floor:
+                    raise InvariantBroken(f"real time: {floor} was acknowledged before it began")
+                if reference.changes[revision - 1] != (operation.key, operation.value):
+                    raise InvariantBroken(f"revision {revision} is {reference.changes[revision - 1]!r}")
+                self._known[operation.key] = revision
+            case DeleteResult(deleted=deleted, revision=revision):
+                if revision < floor + deleted:
+                    raise InvariantBroken(f"real time: {floor} was acknowledged before it began")
+                if deleted and reference.changes[revision - 1] != (operation.key, None):
+                    raise InvariantBroken(f"revision {revision} is {reference.changes[revision - 1]!r}")
+            case Refused(mod_revision=modified, revision=revision):
+                self._world.probes["condition refused"] += 1
+                if revision < floor or reference.at(operation.key, revision)[0] != modified:
+                    raise InvariantBroken(f"a condition judged on an older state than {floor}")
+                self._known[operation.key] = modified
+            case Malformed() | _:
+                raise InvariantBroken("no result of this operation")
+        self._acknowledged = max(self._acknowledged, revision)
+        return "ok"
+
+    def _judge_read(self, operation: Operation, server: SimServer) -> None:
+        store = server.machine.store
+        if store.revision < operation.floor:
+            raise InvariantBroken(
+                f"linearizable reads: answered at revision {store.revision}, and {operation.floor} was "
+                "acknowledged before it began"
+            )
+        item = store.get(operation.key)
+        found = (0, None) if item is None else (item.mod_revision, item.value)
+        expected = self._reference.at(operation.key, store.revision)
+        if found != expected:
+            raise InvariantBroken(f"reads {found!r}, the replay says {expected!r}")
+        self._acknowledged = max(self._acknowledged, store.revision)
+        self._known[operation.key] = found[0]
+
+    def check_not_applied(self) -> None:
+        """At the end: what anyone was told didn't happen never did."""
+        for operation in self._not_applied:
+            if operation.value is not None and self._reference.wrote(operation.value):
+                raise InvariantBroken(f"{operation} was answered as not applied, and was")

@@ -1,0 +1,271 @@
+"""What goes wrong, when, and for how long. One method a kind of fault; adding one is a method and a name in
+``plan.FAULTS``.
+
+Bound: what was confirmed as durable is damaged on less than half of the nodes, so every run is survivable.
+All else may strike everyone at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from raftkv.consensus.types import NodeId
+from raftkv.sim.files import Tear
+from raftkv.sim.network import Link, Network
+from raftkv.sim.plan import Plan
+from raftkv.sim.server import SimServer
+from raftkv.sim.world import World
+
+
+class Faults:
+    def __init__(self, world: World, plan: Plan, network: Network, servers: Sequence[SimServer]) -> None:
+        self._world = world
+        self._random = world.random
+        self._plan = plan
+        self._network = network
+        self._servers = list(servers)
+        self._names = [server.name for server in servers]
+        self._over = False
+
+    def start(self) -> None:
+        for kind, per_second in self._plan.faults:
+            self._schedule(getattr(self, f"_{kind}"), kind, per_second)
+
+    def stop(self) -> None:
+        """No new faults, and nobody is restarted any more; what has ended stays so until it is mended."""
+        self._over = True
+
+    def _schedule(self, strike: Callable[[], bool], kind: str, per_second: float) -> None:
+        def happen() -> None:
+            if self._over:
+                return
+            if strike():
+                self._world.probes[f"fault {kind}"] += 1
+            self._schedule(strike, kind, per_second)
+
+        self._world.after(self._random.expovariate(per_second / 1000), happen)
+
+    def _later(self, call: Callable[[], None]) -> None:
+        """After an outage, unless all are over by then."""
+
+        def end() -> None:
+            if not self._over:
+                call()
+
+        self._world.after(self._random.expovariate(1 / self._plan.outage_ms), end)
+
+    # -- processes -----------------------------------------------------------------------------------------
+
+    def server_ended(self, server: SimServer) -> None:
+        """Whatever ended it: some peers notice, and it is started again."""
+        for other in self._names:
+            if other != server.name:
+                told = [other] if self._random.random() < 0.7 else []
+                self._network.disconnect(server.name, other, told)
+        self._later(partial(self._restart, server))
+
+    def _restart(self, server: SimServer) -> None:
+        if not server.is_up:
+            self._world.probes["restart"] += 1
+            if self._random.random() < 0.05:
+                server.files.fuse = self._random.randrange(8)
+            server.start()
+
+    def _pick(self) -> SimServer | None:
+        """One that is up; who leads is picked as often as all others."""
+        living = [server for server in self._servers if server.is_up]
+        leading = [server for server in living if server.leads]
+        return self._random.choice(self._random.choice((leading or living, living))) if living else None
+
+    def _pick_name(self) -> NodeId:
+        server = self._pick()
+        return server.name if server else self._names[0]
+
+    def _power_cut(self) -> bool:
+        server = self._pick()
+        if server:
+            server.power_cut(self._random.choice(list(Tear)))
+        return server is not None
+
+    def _power_cut_in_write(self) -> bool:
+        server = self._pick()
+        if server:
+            server.files.fuse = self._random.randrange(10)
+        return server is not None
+
+    def _kill(self) -> bool:
+        server = self._pick()
+        if server:
+            server.kill()
+        return server is not None
+
+    def _storm(self) -> bool:
+        share, tear = self._random.choice((0.5, 1.0)), self._random.choice(list(Tear))
+        for server in self._servers:
+            if server.is_up and self._random.random() < share:
+                server.power_cut(tear)
+        return True
+
+    def _beheading(self) -> bool:
+        """What Figure 8 of the paper needs: leaders that go soon after they came, and come back."""
+        until_ms = self._world.now_ms + self._random.uniform(1, 4) * self._plan.outage_ms
+        self._behead(until_ms, self._random.choice((2.0, 10.0, 60.0)))
+        return True
+
+    def _behead(self, until_ms: float, mean_pause_ms: float) -> None:
+        if self._over or self._world.now_ms > until_ms:
+            return
+        for server in self._servers:
+            if server.leads:
+                self._random.choice((self._strike_down, self._cut_off))(server)
+        pause_ms = self._random.expovariate(1 / mean_pause_ms)
+        self._world.after(pause_ms, partial(self._behead, until_ms, mean_pause_ms))
+
+    def _strike_down(self, server: SimServer) -> None:
+        server.power_cut(self._random.choice((Tear.KEPT, Tear.SECTORS)))
+
+    def _cut_off(self, server: SimServer) -> None:
+        side = self._random.choice((0, 1, None))
+        self._cut(
+            link
+            for link in self._network.links
+            if (server.name in link if side is None else link[side] == server.name)
+        )
+
+    def _pause(self) -> bool:
+        server = self._pick()
+        if server:
+            server.pause()
+            self._later(server.resume)
+        return server is not None
+
+    # -- disks ---------------------------------------------------------------------------------------------
+
+    def _slow_disk(self) -> bool:
+        server = self._random.choice(self._servers)
+        server.slow_ms = self._random.choice((20.0, 200.0, 1000.0))
+        self._world.note(f"{server.name} disk slow by {server.slow_ms}")
+        self._later(partial(setattr, server, "slow_ms", 0.0))
+        return True
+
+    def _fsync_error(self) -> bool:
+        server = self._random.choice(self._servers)
+        server.files.fail_syncs = self._random.choice((1, 1, 3))
+        return True
+
+    def _write_error(self) -> bool:
+        self._random.choice(self._servers).files.fail_writes = 1
+        return True
+
+    def _disk_full(self) -> bool:
+        files = self._random.choice(self._servers).files
+        files.is_full = True
+        self._later(partial(setattr, files, "is_full", False))
+        return True
+
+    def _flipped_bit(self) -> bool:
+        """In what was confirmed: it must refuse its next start, so it counts as lost from now on."""
+        damaged = sum(server.is_damaged for server in self._servers)
+        server = self._pick()
+        if server is None or server.is_damaged or damaged >= (self._plan.size - 1) // 2:
+            return False
+        server.is_damaged = True
+        self._world.note(f"{server.name} disk flips {server.files.flip_bit()}")
+        return True
+
+    # -- links ---------------------------------------------------------------------------------------------
+
+    def _cut(self, links: Iterable[Link]) -> bool:
+        """For an outage. Each broken connection is noticed, or not."""
+        cut = self._network.cut(links)
+        self._world.note("cut " + " ".join(f"{a}→{b}" for a, b in cut))
+        notice = self._random.choice((0.0, 0.5, 1.0))
+        for one, other in cut:
+            if self._random.random() < notice:
+                self._network.disconnect(one, other, [other])
+        self._later(partial(self._mend, cut))
+        return bool(cut)
+
+    def _mend(self, cut: list[Link]) -> None:
+        self._world.note("mend " + " ".join(f"{a}→{b}" for a, b in cut))
+        self._network.mend(cut)
+
+    def _isolate(self) -> bool:
+        one = self._pick_name()
+        return self._cut(link for link in self._network.links if one in link)
+
+    def _deafen(self) -> bool:
+        one = self._pick_name()
+        return self._cut(link for link in self._network.links if link[1] == one)
+
+    def _mute(self) -> bool:
+        one = self._pick_name()
+        return self._cut(link for link in self._network.links if link[0] == one)
+
+    def _halves(self) -> tuple[list[NodeId], list[NodeId]]:
+        names = self._random.sample(self._names, len(self._names))
+        at = self._random.randint(1, max(1, len(names) - 1))
+        return names[:at], names[at:]
+
+    def _split(self) -> bool:
+        one, _ = self._halves()
+        return self._cut(link for link in self._network.links if (link[0] in one) != (link[1] in one))
+
+    def _bridge(self) -> bool:
+        one, _ = self._halves()
+        bridge = self._random.choice(self._names)
+        return self._cut(
+            link
+            for link in self._network.links
+            if bridge not in link and (link[0] in one) != (link[1] in one)
+        )
+
+    def _two(self) -> tuple[NodeId, NodeId] | None:
+        if len(self._names) < 2:
+            return None
+        one, other = self._random.sample(self._names, 2)
+        return one, other
+
+    def _cut_pair(self) -> bool:
+        two = self._two()
+        return two is not None and self._cut([two, (two[1], two[0])])
+
+    def _one_way(self) -> bool:
+        two = self._two()
+        return two is not None and self._cut([two])
+
+    def _lose_connection(self) -> bool:
+        two = self._two()
+        if two is None:
+            return False
+        told = [name for name in two if self._random.random() < 0.5]
+        notice = "with" if told else "without"
+        self._world.probes[f"connection lost {notice} notice"] += 1
+        self._world.note(f"{two[0]} and {two[1]} lose their connection {notice} notice")
+        self._network.disconnect(*two, told)
+        return True
+
+    def _clog_node(self, name: NodeId, for_ms: float) -> None:
+        links = [link for link in self._network.links if name in link]
+        self._network.clog(links, self._world.now_ms + for_ms)
+
+    def _clog(self) -> bool:
+        two = self._two()
+        if two is not None:
+            for_ms = self._random.expovariate(1 / self._plan.outage_ms)
+            self._network.clog([two], self._world.now_ms + for_ms)
+        return two is not None
+
+    def _swizzle(self) -> bool:
+        """Each is clogged at its own time and freed at its own time, so the orders differ."""
+        for name in self._names:
+            if self._random.random() < 0.5:
+                begin_ms = self._random.uniform(0, self._plan.outage_ms)
+                for_ms = self._random.uniform(0, 2 * self._plan.outage_ms)
+                self._world.after(begin_ms, partial(self._clog_unless_over, name, for_ms))
+        return len(self._names) > 1
+
+    def _clog_unless_over(self, name: NodeId, for_ms: float) -> None:
+        if not self._over:
+            self._clog_node(name, for_ms)

@@ -1,0 +1,222 @@
+"""A file system in memory that fails, loses and tears as real ones may; below the real WAL code.
+
+What it models: appended bytes are only in the page cache until ``sync``; names only until
+``sync_directory``. ``kill`` ends the process: the page cache stays. ``crash`` cuts the power: of what wasn't
+synced, each 512-byte sector is there or reads as zeros, and the file may end anywhere. A failed ``sync``
+marks its pages clean (ext4, XFS): readable until the power goes, but no later sync writes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from random import Random
+
+from raftkv.storage.files import LockHeldError
+
+SECTOR_BYTES = 512
+
+
+class PowerCut(BaseException):
+    """The power goes before this call has any effect. No ``Exception``: nobody below the simulator handles
+    it.
+    """
+
+
+class Tear(Enum):
+    """What a power cut leaves of unsynced bytes."""
+
+    LOST = "lost"
+    KEPT = "kept"
+    SECTORS = "sectors"  # each sector there or zeros, full length
+    CUT = "cut"  # the beginning, up to any byte
+    BOTH = "both"
+
+
+@dataclass(eq=False, slots=True)
+class Inode:
+    cached: bytearray = field(default_factory=bytearray)  # what a read sees
+    durable: bytearray = field(default_factory=bytearray)
+    dirty: list[tuple[int, int]] = field(default_factory=list)  # ranges that the next sync writes
+    synced_bytes: int = 0  # how much of it a sync confirmed
+
+    def write_back(self, ranges: list[tuple[int, int]]) -> None:
+        for start, end in ranges:
+            self.durable.extend(bytes(max(0, end - len(self.durable))))
+            self.durable[start:end] = self.cached[start:end]
+
+    def crash(self, tear: Tear, random: Random) -> None:
+        before = len(self.durable)
+        if tear is Tear.KEPT:
+            self.write_back(self.dirty)
+        elif tear is not Tear.LOST:
+            sectors = [sector for start, end in self.dirty for sector in _split(start, end)]
+            if tear is not Tear.CUT:
+                sectors = [sector for sector in sectors if random.random() < 0.5]
+            self.write_back(sectors)
+            if tear is Tear.SECTORS:
+                self.durable.extend(bytes(max(0, len(self.cached) - len(self.durable))))
+            else:
+                del self.durable[random.randint(before, max(before, len(self.durable))) :]
+        self.cached = bytearray(self.durable)
+        self.dirty = []
+
+
+def _split(start: int, end: int) -> list[tuple[int, int]]:
+    """[start, end) by sectors of the file."""
+    starts = [start, *range(start - start % SECTOR_BYTES + SECTOR_BYTES, end, SECTOR_BYTES)]
+    return list(zip(starts, [*starts[1:], end], strict=True))
+
+
+class SimFile:
+    """``raftkv.storage.files.AppendFile``. A handle dies with its process."""
+
+    def __init__(self, files: SimFiles, inode: Inode) -> None:
+        self._files = files
+        self._inode = inode
+        self._life = files.life
+        self._closed = False
+
+    def append(self, data: bytes) -> None:
+        self._use()
+        inode = self._inode
+        error = self._files.write_error()
+        if error:
+            data = data[: self._files.random.randint(0, len(data))]  # what still fitted
+        start = len(inode.cached)
+        inode.cached += data
+        if data:
+            inode.dirty.append((start, start + len(data)))
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def sync(self) -> None:
+        self._use()
+        inode = self._inode
+        if self._files.fail_syncs:
+            self._files.fail_syncs -= 1
+            inode.dirty = []  # clean pages now, and not on the disk
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        inode.write_back(inode.dirty)
+        inode.dirty = []
+        inode.synced_bytes = len(inode.durable)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _use(self) -> None:
+        if self._closed or self._life != self._files.life:
+            raise AssertionError("a file used after close, or by a process that is dead")
+        self._files.step()
+
+
+class SimLock:
+    def release(self) -> None:
+        pass
+
+
+class SimFiles:
+    """``raftkv.storage.files.Files`` of one node."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.life = 0  # handles of earlier lives are dead
+        self.fuse = -1  # the power goes at this many calls from now; -1 never
+        self.fail_syncs = 0  # how many syncs fail from now on
+        self.fail_writes = 0
+        self.is_full = False
+        self._names: dict[Path, Inode] = {}
+        self._durable_names: dict[Path, Inode] = {}
+        self._changes: list[dict[Path, Inode]] = []  # the directory after each change not yet synced
+
+    # -- faults --------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """The process ends: the kernel keeps all it was given."""
+        self.life += 1
+        self.fuse = -1
+
+    def crash(self, tear: Tear) -> None:
+        """The power goes. Names are as after any of the changes since they were last synced."""
+        self._names = dict(self.random.choice([self._durable_names, *self._changes]))
+        self._durable_names = dict(self._names)
+        self._changes = []
+        for inode in self._names.values():
+            inode.crash(tear, self.random)
+        self.kill()
+
+    def flip_bit(self) -> str:
+        """Flip a bit of what is in a segment and was confirmed as durable; says where."""
+        segments = [path for path, inode in self._durable_names.items() if inode.synced_bytes]
+        path = self.random.choice([path for path in segments if path.suffix == ".log"])
+        inode = self._durable_names[path]
+        at, bit = self.random.randrange(inode.synced_bytes), self.random.randrange(8)
+        inode.durable[at] ^= 1 << bit
+        inode.cached[at] ^= 1 << bit
+        return f"bit {bit} of byte {at} of {path.name}"
+
+    def mend(self) -> None:
+        """No more faults from here on."""
+        self.fail_syncs = self.fail_writes = 0
+        self.fuse = -1
+        self.is_full = False
+
+    def step(self) -> None:
+        if self.fuse > 0:
+            self.fuse -= 1
+        elif self.fuse == 0:
+            self.fuse = -1
+            raise PowerCut
+
+    def write_error(self) -> int:
+        if self.is_full:
+            return errno.ENOSPC
+        if self.fail_writes:
+            self.fail_writes -= 1
+            return errno.EIO
+        return 0
+
+    # -- raftkv.storage.files.Files ------------------------------------------------------------------------
+
+    def make_directory(self, path: Path) -> None:
+        pass
+
+    def names(self, directory: Path) -> list[str]:
+        return sorted(path.name for path in self._names if path.parent == directory)
+
+    def read(self, path: Path) -> bytes:
+        return bytes(self._names[path].cached)
+
+    def create(self, path: Path) -> SimFile:
+        self.step()
+        inode = Inode()
+        self._change({**self._names, path: inode})
+        return SimFile(self, inode)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self.step()
+        names = dict(self._names)
+        names[new] = names.pop(old)
+        self._change(names)
+
+    def unlink(self, path: Path) -> None:
+        self.step()
+        self._change({p: inode for p, inode in self._names.items() if p != path})
+
+    def sync_directory(self, path: Path) -> None:
+        self.step()
+        self._durable_names = dict(self._names)
+        self._changes = []
+
+    def lock(self, path: Path) -> SimLock:
+        raise LockHeldError("the simulator runs one process a directory")
+
+    def random_bytes(self, size_bytes: int) -> bytes:
+        return self.random.randbytes(size_bytes)
+
+    def _change(self, names: dict[Path, Inode]) -> None:
+        self._names = names
+        self._changes.append(names)

@@ -1,0 +1,43 @@
+"""The rare paths that a long run must have taken, by the names under which the simulator counts them.
+
+A simulator that never gets there proves nothing about them; ``missed`` says which those are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from raftkv.sim.plan import FAULTS
+
+PROBES = (
+    *(f"fault {kind}" for kind in FAULTS),
+    "frame lost",
+    "frame duplicated",
+    "frame overtaken",
+    "link full",
+    "frame cut off",
+    "connection lost with notice",
+    "connection lost without notice",
+    "restart",
+    "torn tail dropped",
+    "unsynced batch survived",
+    "damage refused",
+    "disk failure stopped a node",
+    "start failed on a bad disk",
+    "conflicting suffix cut",
+    "PreVote refused",
+    "vote refused",
+    "append refused",
+    "leader replaced",
+    "batch proposed to a follower",
+    "duplicate batch dropped",
+    "read granted",
+    "condition refused",
+    "request not applied",
+    "request unknown",
+    "segment begun",
+)
+
+
+def missed(probes: Mapping[str, int]) -> list[str]:
+    return [name for name in PROBES if not probes.get(name)]
