@@ -36,7 +36,7 @@ class ReplicaLimits:
     """Bounds on what waits here; all positive."""
 
     max_batch_commands: int = 1_000
-    max_batch_bytes: int = 1 << 20  # of commands; one larger command still goes alone
+    max_batch_bytes: int = 256 << 10  # of commands; one larger command still goes alone
     # handed on and not yet applied; what comes meanwhile makes the next batch larger
     max_inflight_batches: int = 4
     max_batch_span: int = (

@@ -45,6 +45,7 @@ class Core:
     messages: list[Envelope] = field(default_factory=list)
     promises: list[Envelope] = field(default_factory=list)
     grants: list[ReadGrant] = field(default_factory=list)
+    vote_pending: bool = False  # this term, or the vote in it, is on its way to the disk
     _first_unwritten: Index | None = None
     _written: HardState = HardState(Term(0), None)
 
@@ -79,6 +80,7 @@ class Core:
             () if self._first_unwritten is None else self.log.slice(self._first_unwritten, max_bytes=1 << 62)
         )
         write = Write(self.group, hard_state if hard_state != self._written else None, entries)
+        self.vote_pending = self.vote_pending or hard_state != self._written
         self._written, self._first_unwritten = hard_state, None
         return write, mark
 

@@ -124,10 +124,12 @@ class RaftElection:
         role = core.role
         if isinstance(role, Leader) or core.now_ms < role.election_due_ms:
             return
-        if core.node_id in core.membership.voters:
-            self._ask_for_pre_votes()
+        if core.vote_pending or core.node_id not in core.membership.voters:
+            # NB: while our own disk is busy with this term's vote, another term would only queue behind it: a
+            # disk slower than the election timeout would never elect anybody.
+            role.election_due_ms = self._retry(1, 2)
         else:
-            role.election_due_ms = self._timeout()
+            self._ask_for_pre_votes()
 
     def _timeout(self) -> float:
         timing = self._core.timing

@@ -223,6 +223,7 @@ class Node:
         core = self._core
         if mark.term != core.current_term:
             return
+        core.vote_pending = False
         if isinstance(core.role, Leader):
             core.role.durable_index = max(core.role.durable_index, mark.index)
             self._replication.maybe_commit(core.role)

@@ -130,13 +130,13 @@ class Timing:
 class Limits:
     """The bounds on what the protocol keeps in flight; all positive."""
 
-    max_append_bytes: int = 1 << 20  # entry data in one AppendEntries (one larger entry still goes alone)
+    max_append_bytes: int = 256 << 10  # entry data in one AppendEntries (one larger entry still goes alone)
     max_append_entries: int = 8_192  # entries in one AppendEntries
     max_inflight_messages: int = 128  # unacknowledged AppendEntries a follower
-    max_inflight_bytes: int = 16 << 20  # unacknowledged entry data a follower
+    max_inflight_bytes: int = 4 << 20  # unacknowledged entry data a follower
     max_uncommitted_bytes: int = 64 << 20  # entry data a leader takes before it refuses proposals
     max_waiting_reads: int = 100_000  # read requests waiting for a confirmation round
-    max_apply_bytes: int = 4 << 20  # entry data handed out to be applied in one turn
+    max_apply_bytes: int = 256 << 10  # entry data handed out to be applied in one turn
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -16,7 +16,7 @@ class LinkLimits:
 
     max_queue_bytes: int = 32 << 20  # encoded envelopes that wait for one peer; what comes on top is dropped
     max_queue_messages: int = 16_384  # the same, in envelopes
-    target_frame_bytes: int = 4 << 20  # a frame is closed when it has reached this
+    target_frame_bytes: int = 256 << 10  # a frame is closed when it has reached this
     max_frame_bytes: int = 32 << 20  # a larger envelope isn't sent, a larger frame closes the link
     connect_timeout_ms: int = 2_000  # from resolving the name to the peer's hello
     backoff_min_ms: int = 20  # before the second attempt; doubles up to

@@ -9,7 +9,7 @@ import pytest
 from raftkv.consensus.messages import AppendEntries, Heartbeat, RequestVote, RequestVoteReply
 from raftkv.consensus.roles import Candidate, Follower, Leader, PreCandidate
 from raftkv.consensus.types import EntryKind, Index, Term, Timing
-from tests.consensus.harness import Cluster
+from tests.consensus.harness import Cluster, entry
 from tests.consensus.single import Single, append, messages
 
 
@@ -155,14 +155,29 @@ def test_a_candidates_own_vote_counts_only_when_it_is_durable() -> None:
 
 
 def test_a_late_completion_of_an_older_write_is_no_vote() -> None:
-    """The write of term 1 completes when the node stands for term 2: it isn't the vote of term 2."""
+    """A write of term 1 completes when the node stands for term 2: it isn't the vote of term 2."""
     single = Single(3, instant_disk=False)
-    single.receive("n2", RequestVote(Index(0), Term(0)), term=1)
+    single.receive("n2", append(0, 0), term=1)
+    single.write_done()
+    single.receive("n2", append(0, 0, [entry(1, 1)]), term=1)
     single.time_out()
     single.grant_pre_vote("n2")
     assert isinstance(single.node.role, Candidate)
     single.write_done()
     assert single.node.role.votes == {}
+
+
+def test_a_node_does_not_stand_again_while_its_disk_is_busy_with_its_term() -> None:
+    """Another term would only queue behind it: a disk slower than the election timeout would elect nobody."""
+    single = Single(3, instant_disk=False)
+    single.time_out()
+    single.grant_pre_vote("n2")
+    for _ in range(10):
+        single.wait(Timing().election_timeout_max_ms)
+    assert isinstance(single.node.role, Candidate)
+    assert single.node.current_term == 1
+    single.write_done()
+    assert single.node.role.votes == {"n1": True}
 
 
 def test_a_restarted_server_remembers_its_vote() -> None:

@@ -118,7 +118,7 @@ def test_frames_keep_order_and_bounds(sizes: list[int], target_frame_bytes: int)
 
 
 def test_many_small_messages_stay_under_the_protocols_array_limit() -> None:
-    queue = opened()
+    queue = opened(target_frame_bytes=4 << 20)
     for number in range(10_000):
         queue.push(envelope("n1", "n2", number))
     assert [len(frame) for frame in taken(queue)] == [4096, 4096, 1808]
