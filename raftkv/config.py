@@ -14,6 +14,7 @@ from pathlib import Path
 from raftkv.consensus.types import Membership, NodeId, Timing
 from raftkv.errors import StartError
 
+MAX_BODY_BYTES = 16 << 20  # half of what a frame between nodes may hold
 EXIT_CONFIG = 78  # sysexits EX_CONFIG
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
@@ -144,6 +145,10 @@ class Config:
         for duration in _DURATIONS:
             if not 0 < getattr(self, duration) < float("inf"):  # a NaN is neither
                 raise StartError(f"{duration} must be positive and finite", EXIT_CONFIG)
+        if max(self.max_value_bytes, self.max_request_bytes) > MAX_BODY_BYTES:
+            raise StartError(
+                f"a value or request of more than {MAX_BODY_BYTES} bytes can't be replicated", EXIT_CONFIG
+            )
         if self.request_timeout_ms > self.max_request_timeout_ms:
             raise StartError("request_timeout_ms must not be above max_request_timeout_ms", EXIT_CONFIG)
         if self.segment_bytes < 4096:

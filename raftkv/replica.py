@@ -44,6 +44,7 @@ class ReplicaLimits:
     )
     max_waiting_requests: int = 20_000  # commands not yet in a batch, and barriers; beyond it 429
     max_waiting_bytes: int = 64 << 20  # of commands not yet in a batch
+    max_resend_ms: float = 5_000.0  # how long it waits for that at most; it doubles each time
     resend_ms: float = 300.0  # what a leader hasn't answered by then is handed to it again
 
 
@@ -60,6 +61,7 @@ class Batch:
     seq: int
     data: bytes
     waiters: list[Waiter]
+    patience_ms: float  # how long it waits for this leader before it is handed to it again
     handed: bool = False  # to any leader, ever: from then on its outcome is open until applied
     taken_by: tuple[NodeId | None, int] = (None, 0)  # the leader and term that it was last handed to
     sent_ms: float = float("-inf")
@@ -244,7 +246,8 @@ class Replica:
             self._next_seq += 1
             commands, waiters = self._gather()
             name = BatchId(self._node.node_id, self._incarnation, seq, low)
-            batch = self._inflight[seq] = Batch(seq, self._machine.seal(name, commands), waiters)
+            data = self._machine.seal(name, commands)
+            batch = self._inflight[seq] = Batch(seq, data, waiters, patience_ms=limits.resend_ms)
             self._propose(batch)
 
     def _gather(self) -> tuple[list[bytes], list[Waiter]]:
@@ -274,6 +277,7 @@ class Replica:
         if self._node.leader is None:
             return
         for batch in self._inflight.values():
+            batch.patience_ms = self._limits.resend_ms
             self._propose(batch)
         if self._reads is not None:
             self._barriers[:0] = self._reads.waiters
@@ -282,21 +286,23 @@ class Replica:
     def _resend(self) -> None:
         """Hand on again what the same leader should have dealt with by now: a message may have been lost.
 
-        NB: what a leader appended to its own log can't get lost while it leads; doing it again would only
-        fill the log.
+        Each time waits twice as long as the last: where links or disks can't keep up, copies would only add
+        to it. NB: what a leader appended to its own log can't get lost while it leads; again would only fill
+        the log.
         """
-        self._resend_due_ms = float("inf")
-        late_ms = self._now_ms - self._limits.resend_ms
         leads = isinstance(self._node.role, Leader)
         for batch in self._inflight.values():
-            if batch.sent_ms <= late_ms and not (leads and batch.taken_by == self._routed):
+            is_late = batch.sent_ms + batch.patience_ms <= self._now_ms
+            if is_late and not (leads and batch.taken_by == self._routed):
+                batch.patience_ms = min(2 * batch.patience_ms, self._limits.max_resend_ms)
                 self._propose(batch)
+        late_ms = self._now_ms - self._limits.resend_ms
         if self._reads is not None and self._reads.sent_ms <= late_ms and not leads:
             self._reads.asked = False
             if not self._reads.waiters:
                 self._reads = None  # given up: those that came since need not wait for its answer
-        if self._inflight or self._reads is not None:
-            self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
+        waits = bool(self._inflight) or self._reads is not None
+        self._resend_due_ms = self._now_ms + self._limits.resend_ms if waits else float("inf")
 
     def _apply_batch(self, time_ms: int, data: bytes) -> None:
         applied = self._machine.apply(time_ms, data)
@@ -342,20 +348,11 @@ class Replica:
 
     def _expire(self) -> None:
         now_ms, leader = self._now_ms, self._node.leader
-
-        def no_quorum(outcome: Outcome) -> RaftkvError:
-            detail = "no majority of the nodes could be reached in time: too many are down or cut off"
-            retry_after_ms = 1000 if outcome is Outcome.NOT_APPLIED else None
-            return NoQuorum(detail, outcome=outcome, retry_after_ms=retry_after_ms)
-
-        def too_late(outcome: Outcome) -> RaftkvError:
-            detail = "the cluster has a leader, but the write was not decided in time"
-            return TimedOut(detail, outcome=outcome, leader=leader)
-
-        def is_due(waiter: Waiter) -> bool:
-            return waiter.deadline_ms <= now_ms
-
-        self._fail_pending(is_due, no_quorum if leader is None else too_late, no_quorum)
+        self._fail_pending(
+            lambda waiter: waiter.deadline_ms <= now_ms,
+            write_error=lambda outcome: _late(leader, outcome, is_read=False),
+            read_error=lambda outcome: _late(leader, outcome, is_read=True),
+        )
         left = [waiter for _, waiter in self._pending]
         for group in (*(batch.waiters for batch in self._inflight.values()), *self._read_groups()):
             left += (waiter for waiter in group if waiter.ticket is not None)
@@ -391,3 +388,16 @@ class Replica:
 
     def _refuse(self, waiters: list[Waiter], error: RaftkvError) -> None:
         self._answers += [(waiter.ticket, error) for waiter in waiters]
+
+
+def _late(leader: NodeId | None, outcome: Outcome, *, is_read: bool) -> RaftkvError:
+    """What a request is told whose time is up."""
+    if leader is not None and not is_read:
+        detail = "the cluster has a leader, but the write was not decided in time"
+        return TimedOut(detail, outcome=outcome, leader=leader)
+    detail = "no majority of the nodes could be reached in time: too many are down or cut off"
+    if leader is not None:
+        detail = "the leader, or the majority behind it, did not confirm the read in time"
+    # NB: who retries by that header must not do twice what may have happened.
+    retry_after_ms = 1000 if outcome is Outcome.NOT_APPLIED else None
+    return NoQuorum(detail, outcome=outcome, retry_after_ms=retry_after_ms)

@@ -114,6 +114,7 @@ class RaftElection:
             heartbeat_due_ms=core.now_ms,
             since_ms=core.now_ms,
             time_base_ms=core.log.last_time_ms,
+            settled_index=core.log.last_index,
         )
 
     # -- time ----------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ class Node:
         """
         core = self._core
         if isinstance(core.role, Leader):
-            if core.role.uncommitted_bytes > core.limits.max_uncommitted_bytes:
+            if core.role.unsettled_bytes > core.limits.max_unsettled_bytes:
                 return False
             for batch in batches:
                 self._replication.append(core.role, EntryKind.BATCH, batch)
@@ -226,7 +226,8 @@ class Node:
         core.vote_pending = False
         if isinstance(core.role, Leader):
             core.role.durable_index = max(core.role.durable_index, mark.index)
-            self._replication.maybe_commit(core.role)
+            if not self._replication.maybe_commit(core.role):
+                self._replication.settle(core.role)
         elif self._election.own_vote_durable():
             self._begin_term()
 
@@ -357,7 +358,7 @@ class Node:
                 assert_never(message)
 
     def _append_forwarded(self, leader: Leader, sender: NodeId, message: Propose) -> None:
-        if leader.uncommitted_bytes > self._core.limits.max_uncommitted_bytes:
+        if leader.unsettled_bytes > self._core.limits.max_unsettled_bytes:
             return  # its node asks again
         for batch in message.batches:
             index = self._replication.append(leader, EntryKind.BATCH, batch)

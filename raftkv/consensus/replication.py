@@ -35,7 +35,7 @@ class Replication:
         entry = Entry(Index(core.log.last_index + 1), core.current_term, kind, time_ms, data)
         core.log.append(entry)
         core.changed_from(entry.index)
-        leader.uncommitted_bytes += len(data)
+        leader.unsettled_bytes += len(data)
         return entry.index
 
     def pump(self, leader: Leader) -> None:
@@ -152,15 +152,21 @@ class Replication:
         )
         if matched <= core.commit_index or core.log.term_at(matched) != core.current_term:
             return False
-        for entry in core.log.slice(Index(core.commit_index + 1), 1 << 62, matched):
-            if entry.term == core.current_term:
-                leader.uncommitted_bytes -= len(entry.data)
         core.commit_index = matched
+        self.settle(leader)
         leader.notice_due_ms = core.now_ms + core.timing.commit_notice_ms
         while leader.forwarded and leader.forwarded[0][0] <= matched:
             index, asker = leader.forwarded.popleft()
             leader.progress[asker].commit_wanted = index
         return True
+
+    def settle(self, leader: Leader) -> None:
+        """Forget the bytes that are both committed and on our own disk; what isn't bounds what we take."""
+        settled = min(self._core.commit_index, leader.durable_index)
+        if settled > leader.settled_index:
+            for entry in self._core.log.slice(Index(leader.settled_index + 1), 1 << 62, settled):
+                leader.unsettled_bytes -= len(entry.data)
+            leader.settled_index = settled
 
     # -- the follower --------------------------------------------------------------------------------------
 

@@ -57,7 +57,10 @@ class Leader:
     since_ms: float
     time_base_ms: int  # cluster time at ``since_ms``
     durable_index: Index = Index(0)  # own log on own disk; the leader's count of itself
-    uncommitted_bytes: int = 0
+    settled_index: Index = Index(
+        0
+    )  # committed, and on our own disk; from the no-op on, what isn't is counted:
+    unsettled_bytes: int = 0
     notice_due_ms: float = float("inf")  # when idle followers are told a new commit index
     round: int = 0  # heartbeat rounds so far in this term
     rounds: deque[tuple[int, float]] = field(default_factory=deque)  # (round, when), not yet confirmed

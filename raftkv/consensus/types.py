@@ -134,7 +134,9 @@ class Limits:
     max_append_entries: int = 8_192  # entries in one AppendEntries
     max_inflight_messages: int = 128  # unacknowledged AppendEntries a follower
     max_inflight_bytes: int = 4 << 20  # unacknowledged entry data a follower
-    max_uncommitted_bytes: int = 64 << 20  # entry data a leader takes before it refuses proposals
+    max_unsettled_bytes: int = (
+        64 << 20
+    )  # entry data not yet committed, or not on its own disk, that a leader takes
     max_waiting_reads: int = 100_000  # read requests waiting for a confirmation round
     max_apply_bytes: int = 256 << 10  # entry data handed out to be applied in one turn
 

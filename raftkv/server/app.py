@@ -133,7 +133,10 @@ class NodeProcess:
 
     async def _publish(self) -> None:
         while True:
-            self._network.publish(self._service.summary())
+            try:
+                self._network.publish(self._service.summary())
+            except Exception:  # a report that can't be made must not end all later ones
+                logger.exception("no status report")
             await asyncio.sleep(_PUBLISH_S)
 
     # -- the end -------------------------------------------------------------------------------------------

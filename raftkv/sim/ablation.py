@@ -192,7 +192,7 @@ def _commit_older_terms(self: Replication, leader: Leader) -> bool:
         return False
     for entry in core.log.slice(Index(core.commit_index + 1), 1 << 62, matched):
         if entry.term == core.current_term:
-            leader.uncommitted_bytes -= len(entry.data)
+            leader.unsettled_bytes -= len(entry.data)
     core.commit_index = matched
     leader.notice_due_ms = core.now_ms + core.timing.commit_notice_ms
     while leader.forwarded and leader.forwarded[0][0] <= matched:

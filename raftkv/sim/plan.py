@@ -131,7 +131,7 @@ def _small_limits(random: Random, is_duel: bool) -> Limits:
         max_append_bytes=random.choice((1, 1, 1, 3000) if is_duel else (1, 100, 3000)),
         max_inflight_messages=random.choice((1, 3)),
         max_inflight_bytes=random.choice((100, 5000)),
-        max_uncommitted_bytes=random.choice((300, 5000)),
+        max_unsettled_bytes=random.choice((300, 5000)),
         max_waiting_reads=random.choice((1, 5)),
         max_apply_bytes=random.choice((1, 300)),
     )

@@ -7,8 +7,8 @@ Rules:
 - Writes complete first in, first out, and only after their fsync. All ``then`` of a group run in one posted
   call: waking the caller's loop costs more than running them.
 - The first failure is the last: it is posted once, nothing is completed after it, nothing is tried again.
-- The queue has no bound of its own, since ``write`` must not block: consensus bounds what is uncommitted
-  (``Limits.max_uncommitted_bytes``, ``max_inflight_bytes``). A group is bounded by ``max_group_bytes``.
+- The queue has no bound of its own, since ``write`` must not block: consensus bounds what isn't on it yet
+  (``Limits.max_unsettled_bytes``, ``max_inflight_bytes``). A group is bounded by ``max_group_bytes``.
 
 It doesn't know asyncio: ``post`` hands a call to the thread that owns the replica.
 """
@@ -27,6 +27,7 @@ from raftkv.consensus.types import Write
 from raftkv.storage.wal import Wal
 
 MAX_GROUP_BYTES = 8 << 20
+CLOSE_DEADLINE_S = 5.0
 _Then = Callable[[], None]
 
 
@@ -79,12 +80,17 @@ class Disk:
             self._queue.put((write, then))
 
     def close(self) -> None:
-        """Finish what is queued, then close the log. Blocks for as long as that takes; idempotent."""
+        """Finish what is queued, then close the log. Idempotent.
+
+        Blocks for ``CLOSE_DEADLINE_S`` at most: a hung disk must not keep a process alive that was told to
+        stop. What it hasn't confirmed by then was never acknowledged.
+        """
         if not self._closed:
             self._closed = True
             self._queue.put(None)
-        self._thread.join()
-        self._wal.close()
+        self._thread.join(CLOSE_DEADLINE_S)
+        if not self._thread.is_alive():
+            self._wal.close()
 
     def statistics(self) -> DiskStatistics:
         return DiskStatistics(

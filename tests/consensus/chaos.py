@@ -17,7 +17,7 @@ SMALL = Limits(  # so that windows, batches and refusals happen in short runs
     max_append_bytes=12,
     max_inflight_messages=3,
     max_inflight_bytes=40,
-    max_uncommitted_bytes=120,
+    max_unsettled_bytes=120,
     max_waiting_reads=20,
     max_apply_bytes=15,
 )

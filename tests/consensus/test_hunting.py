@@ -9,11 +9,11 @@ from tests.consensus.harness import Cluster
 STEP_MS = 0.5
 
 
-def run_with_disks(cluster: Cluster, fsync_ms: float, deadline_ms: float) -> None:
+def run_with_disks(cluster: Cluster, fsync_ms: float, deadline_ms: float, commit_index: int = 2) -> None:
     """Let time pass, every write taking ``fsync_ms``, until a leader has its no-op committed."""
     started: dict[str, float] = {}
     end_ms = cluster.now_ms + deadline_ms
-    while not any(cluster.node(name).commit_index >= 2 for name in cluster.leaders):
+    while not any(cluster.node(name).commit_index >= commit_index for name in cluster.leaders):
         assert cluster.now_ms < end_ms, "no leader in time"
         cluster.advance(STEP_MS)
         for link in sorted(cluster.links):
@@ -26,6 +26,16 @@ def run_with_disks(cluster: Cluster, fsync_ms: float, deadline_ms: float) -> Non
             elif cluster.now_ms - started.setdefault(name, cluster.now_ms) >= fsync_ms:
                 del started[name]
                 cluster.complete_write(name)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fsync_ms", [450.0, 700.0, 1000.0])
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_disk_slower_than_the_election_timeout_still_elects(size: int, fsync_ms: float, seed: int) -> None:
+    cluster = Cluster([f"n{i}" for i in range(1, size + 1)], seed=seed)
+    for server in cluster.living:
+        server.disk.slow = True
+    run_with_disks(cluster, fsync_ms, deadline_ms=30_000, commit_index=1)
 
 
 @pytest.mark.parametrize("seed", range(10))

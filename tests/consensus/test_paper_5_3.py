@@ -320,7 +320,7 @@ def test_a_candidate_takes_no_proposals() -> None:
 
 
 def test_uncommitted_data_is_bounded() -> None:
-    single = Single(limits=Limits(max_uncommitted_bytes=10))
+    single = Single(limits=Limits(max_unsettled_bytes=10))
     single.lead()
     single.acknowledge("n2", 1)
     assert single.node.propose([b"x" * 50])

@@ -358,7 +358,7 @@ def test_a_batch_that_is_stuck_holds_up_those_that_would_overgrow_the_session_ta
 
 
 def test_a_batch_that_a_full_leader_did_not_take_is_offered_again_also_by_the_leader_itself() -> None:
-    cluster = Cluster(node_limits=Limits(max_uncommitted_bytes=100))
+    cluster = Cluster(node_limits=Limits(max_unsettled_bytes=100))
     old = cluster.elect()
     cluster.drop = {AppendEntries}
     large = cluster.followers[0]
@@ -375,3 +375,17 @@ def test_a_batch_that_a_full_leader_did_not_take_is_offered_again_also_by_the_le
         len(server.replica.waiting) and not server.replica.waiting["batches"] for server in cluster.living
     )
     assert revisions(cluster) == {3}
+
+
+def test_a_batch_that_is_handed_on_again_waits_longer_each_time() -> None:
+    """Where nothing commits, copies must not pile up in the leader's log."""
+    cluster = Cluster()
+    leader = cluster.elect()
+    cluster.drop = {AppendEntries}
+    before = leader.replica.node.log.last_index
+    cluster.followers[0].put(b"k", timeout_ms=60_000)
+    cluster.advance(10_000)
+    assert leader.replica.node.log.last_index - before <= 6
+    cluster.drop = set()
+    cluster.advance(200)
+    assert revisions(cluster) == {1}

@@ -68,7 +68,7 @@ def test_a_node_is_as_fresh_as_what_it_has_applied() -> None:
 
 def test_who_leaves_a_batch_that_others_wait_for_is_told_that_its_outcome_is_open() -> None:
     """No leader has taken the batch yet, but one will, with all that is in it."""
-    cluster = Cluster(node_limits=Limits(max_uncommitted_bytes=100))
+    cluster = Cluster(node_limits=Limits(max_unsettled_bytes=100))
     leader = cluster.elect()
     cluster.drop = {AppendEntries}
     leader.put(b"large", b"x" * 200)
