@@ -28,6 +28,8 @@ from raftkv.sim.reference import Reference
 from raftkv.sim.server import SimServer
 from raftkv.sim.world import World
 
+MAX_LATE_MS = 1.0  # an answer may come a turn after its timeout
+
 
 @dataclass(slots=True)
 class Operation:
@@ -40,6 +42,7 @@ class Operation:
     server: SimServer
     life: int  # of the server's process
     began_ms: float
+    due_ms: float  # by the server's own clock
     outcome: str = ""  # "ok", "not_applied" or "unknown"; "" while it waits
 
     def __str__(self) -> str:
@@ -97,6 +100,7 @@ class Clients:
         operation = Operation(
             self.operations, client, key, None, is_read, self._acknowledged, server, server.life,
             self._world.now_ms,
+            server.clock_ms + timeout_ms,
         )  # fmt: skip
         if not is_read:
             command = self._write(operation)
@@ -137,6 +141,9 @@ class Clients:
         if self.waiting.pop(operation.number, None) is None:
             raise InvariantBroken(f"{operation} is answered twice")
         try:
+            late_ms = server.clock_ms - operation.due_ms
+            if late_ms > MAX_LATE_MS and server.resumed_ms < operation.began_ms:
+                raise InvariantBroken(f"no request hangs: answered {late_ms} ms after its timeout")
             outcome = self._judge(operation, server, result)
         except InvariantBroken as broken:
             raise InvariantBroken(f"{operation} at {server.name}: {result}: {broken}") from None

@@ -81,6 +81,7 @@ class SimServer:
         self.life = 0
         self._around = around
         self._world = around.world
+        self.resumed_ms = 0.0
         self._paused = False
         self._deferred: list[Call] = []
         self._start_clock(1.0)
@@ -177,7 +178,7 @@ class SimServer:
     def resume(self) -> None:
         if self._paused:
             self._world.note(f"{self.name} goes on")
-            self._paused = False
+            self._paused, self.resumed_ms = False, self._world.now_ms
             for call in self._take_deferred():
                 self._world.after(0, call)
 
