@@ -71,9 +71,8 @@ class Batch:
 class ReadGroup:
     """Barriers that wait for one ReadIndex.
 
-    It may be asked for again, under a new id. NB: a grant for any id from ``first_id`` on will do, since all
-    were asked for after these waiters came; else an answer that takes longer than ``resend_ms`` is never the
-    one that is waited for.
+    It may be asked for again, under a new id. NB: a grant for any id from ``first_id`` on will do: all were
+    asked for after these waiters came. Else an answer slower than ``resend_ms`` would never be taken.
     """
 
     first_id: int
@@ -286,9 +285,8 @@ class Replica:
     def _resend(self) -> None:
         """Hand on again what the same leader should have dealt with by now: a message may have been lost.
 
-        Each time waits twice as long as the last: where links or disks can't keep up, copies would only add
-        to it. NB: what a leader appended to its own log can't get lost while it leads; again would only fill
-        the log.
+        Each time waits twice as long as the last: copies would only add to what links can't keep up with. NB:
+        what a leader appended to its own log can't get lost while it leads.
         """
         leads = isinstance(self._node.role, Leader)
         for batch in self._inflight.values():
@@ -350,8 +348,8 @@ class Replica:
         now_ms, leader = self._now_ms, self._node.leader
         self._fail_pending(
             lambda waiter: waiter.deadline_ms <= now_ms,
-            write_error=lambda outcome: _late(leader, outcome, is_read=False),
-            read_error=lambda outcome: _late(leader, outcome, is_read=True),
+            write_error=lambda outcome: _too_late(leader, outcome, is_read=False),
+            read_error=lambda outcome: _too_late(leader, outcome, is_read=True),
         )
         left = [waiter for _, waiter in self._pending]
         for group in (*(batch.waiters for batch in self._inflight.values()), *self._read_groups()):
@@ -390,14 +388,13 @@ class Replica:
         self._answers += [(waiter.ticket, error) for waiter in waiters]
 
 
-def _late(leader: NodeId | None, outcome: Outcome, *, is_read: bool) -> RaftkvError:
-    """What a request is told whose time is up."""
+def _too_late(leader: NodeId | None, outcome: Outcome, *, is_read: bool) -> RaftkvError:
     if leader is not None and not is_read:
         detail = "the cluster has a leader, but the write was not decided in time"
         return TimedOut(detail, outcome=outcome, leader=leader)
-    detail = "no majority of the nodes could be reached in time: too many are down or cut off"
-    if leader is not None:
-        detail = "the leader, or the majority behind it, did not confirm the read in time"
+    detail = "the leader, or the majority behind it, did not confirm the read in time"
+    if leader is None:
+        detail = "no majority of the nodes could be reached in time: too many are down or cut off"
     # NB: who retries by that header must not do twice what may have happened.
     retry_after_ms = 1000 if outcome is Outcome.NOT_APPLIED else None
     return NoQuorum(detail, outcome=outcome, retry_after_ms=retry_after_ms)
