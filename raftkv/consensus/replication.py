@@ -91,11 +91,16 @@ class Replication:
         """We led when a confirmed round began, so nobody else had committed anything by then. NB: not when
         its answers came: they may be old.
         """
-        confirmed, core = self.confirmed_round(leader), self._core
+        confirmed = self.confirmed_round(leader)
         while leader.rounds and leader.rounds[0][0] <= confirmed:
-            _, began_ms = leader.rounds.popleft()
-            if core.commit_index >= leader.term_start:
-                core.fresh_ms = began_ms
+            _, leader.confirmed_ms = leader.rounds.popleft()
+        self._freshen(leader)
+
+    def _freshen(self, leader: Leader) -> None:
+        """What anyone had committed when we led for sure is committed here as soon as our term's no-op is."""
+        core = self._core
+        if core.commit_index >= leader.term_start:
+            core.fresh_ms = max(core.fresh_ms, leader.confirmed_ms)
 
     def tick(self, leader: Leader) -> None:
         core = self._core
@@ -154,6 +159,7 @@ class Replication:
             return False
         core.commit_index = matched
         self.settle(leader)
+        self._freshen(leader)
         leader.notice_due_ms = core.now_ms + core.timing.commit_notice_ms
         while leader.forwarded and leader.forwarded[0][0] <= matched:
             index, asker = leader.forwarded.popleft()

@@ -64,6 +64,7 @@ class Leader:
     notice_due_ms: float = float("inf")  # when idle followers are told a new commit index
     round: int = 0  # heartbeat rounds so far in this term
     rounds: deque[tuple[int, float]] = field(default_factory=deque)  # (round, when), not yet confirmed
+    confirmed_ms: float = float("-inf")  # when the latest confirmed round began
     reads_waiting: list[ReadRequest] = field(default_factory=list)
     reads_open: ReadRound | None = None
     forwarded: deque[tuple[Index, NodeId]] = field(

@@ -39,3 +39,11 @@ def test_a_lone_node_is_always_fresh() -> None:
     cluster.elect("n1")
     cluster.advance(cluster.timing.heartbeat_ms)
     assert cluster.node("n1").fresh_ms == cluster.now_ms
+
+
+def test_a_new_leader_is_fresh_with_its_no_op_though_its_first_round_was_answered_before() -> None:
+    cluster = Cluster(["n1", "n2", "n3"])
+    cluster.campaign("n1")
+    cluster.settle()
+    assert cluster.node("n1").commit_index == 1
+    assert cluster.node("n1").fresh_ms == cluster.now_ms, "no second round is needed"
