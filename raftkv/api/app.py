@@ -58,6 +58,11 @@ class Routes:
             methods["HEAD"] = methods["GET"]
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
+        response = await self._respond(request)
+        logger.debug("request", method=request.method, path=request.rel_url.raw_path, status=response.status)
+        return response
+
+    async def _respond(self, request: web.BaseRequest) -> web.Response:
         try:
             path = request.rel_url.raw_path
             if request.rel_url.raw_fragment:

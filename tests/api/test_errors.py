@@ -96,7 +96,7 @@ def test_an_unexpected_exception_is_logged_and_its_outcome_unknown(
         assert (reply.status, reply.json["code"]) == (500, "internal")
         assert reply.json["outcome"] == "unknown"
         assert "secret" not in reply.body.decode()
-    assert [line["event"] for line in log_lines] == ["a request failed"] * 4
+    assert [line["event"] for line in log_lines if line["log_level"] == "error"] == ["a request failed"] * 4
     node.service.propose_error = None
     assert client.request("PUT", "/v1/kv/a", body=b"v").status == 201, "the connection goes on"
 
@@ -166,3 +166,12 @@ def test_a_wrong_query(node: RestNode, client: Connection, method: str, target: 
 @pytest.mark.parametrize("query", ["", "?", "?&", "?&&timeout=1s&"])
 def test_an_empty_query_is_none(client: Connection, query: str) -> None:
     assert client.request("PUT", f"/v1/kv/a{query}", body=b"v").status == 201
+
+
+def test_a_request_is_a_line_of_the_log_at_debug_only(
+    client: Connection, log_lines: list[MutableMapping[str, Any]]
+) -> None:
+    client.request("GET", "/v1/kv/a%2Fb")
+    (line,) = log_lines
+    assert (line["event"], line["log_level"]) == ("request", "debug")
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/kv/a%2Fb", 404)
