@@ -10,7 +10,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from unittest import mock
 
 from raftkv.cli import main as command_line
@@ -18,7 +18,7 @@ from raftkv.server.driver import Driver
 from raftkv.sim.ablation import ABLATIONS
 from raftkv.storage.files import OsAppendFile
 
-UNSYNCED_S = 0.3
+UNSYNCED_S = 1.0
 
 # Those of the simulator that live in what a real node runs.
 ABLATED = {
@@ -46,19 +46,24 @@ def reads_without_readindex() -> Iterator[None]:
 @contextmanager
 def acknowledge_before_fsync() -> Iterator[None]:
     """What was appended counts as durable at once, and comes to the disk ``UNSYNCED_S`` later, or never: kill
-    -9 takes it along, as a loss of power does with what isn't synced.
+    -9 takes it along, as a loss of power does with what isn't synced. A file's first bytes are spared.
     """
     append, close = OsAppendFile.append, OsAppendFile.close
     kept: dict[OsAppendFile, list[bytes]] = {}
+    begun: set[OsAppendFile] = set()
     lock = threading.Lock()
 
     def flush(file: OsAppendFile) -> None:
-        with lock:
+        with lock, suppress(OSError):  # a full disk: nobody is told, either
             for data in kept.pop(file, []):
                 append(file, data)
 
     def keep(self: OsAppendFile, data: bytes) -> None:
         with lock:
+            if self not in begun:
+                begun.add(self)
+                append(self, data)
+                return
             if self in kept:
                 kept[self].append(data)
                 return

@@ -42,6 +42,9 @@ SMALL_DISK = "96m"
 OPTIONS = ("--cluster-name", "nemesis", "--segment-bytes", str(256 << 10))
 VERIFY_TIMEOUT_S = 300.0
 
+# How the violations begin that the clients' own records show.
+BY_CLIENTS = ("the history is ", "lost: ")
+
 Say = Callable[[str], None]
 
 
@@ -54,7 +57,7 @@ class Settings:
     nodes: int
     in_namespaces: bool
     abilities: frozenset[Ability]
-    clients: int = 16
+    clients: int = 24
     think_ms: float = 15.0
     plant: str | None = None
 
@@ -82,14 +85,14 @@ async def play(settings: Settings, windows: Sequence[Window], say: Say) -> Repor
     report.operations.update((kind_of(o.action), outcome_of(o)) for o in history)
     with (directory / "history.jsonl").open("w", encoding="utf-8") as whole:
         whole.writelines(write_history(history))
-    report.violations += [f"lost: {line}" for line in missing(history, state)] if state else []
+    report.violations += [f"{BY_CLIENTS[1]}{line}" for line in missing(history, state)] if state else []
     began = time.monotonic()
     verdict = verify.check(history, timeout_s=VERIFY_TIMEOUT_S)
     report.verify_s = time.monotonic() - began
     if not verdict:
         (directory / "picture.html").write_text(pictures.page(history, verdict), encoding="utf-8")
         (directory / "picture.txt").write_text(pictures.text(history, verdict), encoding="utf-8")
-        report.violations.append(f"the history is {verdict.answer.value}: {verdict.reason}")
+        report.violations.append(f"{BY_CLIENTS[0]}{verdict.answer.value}: {verdict.reason}")
     return report
 
 

@@ -8,7 +8,6 @@ with the disk's exit code; any other end is a violation. Nothing here destroys w
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import time
@@ -124,8 +123,7 @@ class Torment:
                     async with self._injected(hit[0], f"delay_enter={delay_us}"):
                         await pause(fault.lasts_s)
                 case Kind.BAD_DISK:
-                    async with self._injected(hit[0], "error=EIO"):
-                        await self._ended_by_its_disk(hit[0], fault.lasts_s, (EXIT_DISK,))
+                    await self._bad_disk(hit[0], fault.lasts_s)
                 case Kind.FULL_DISK:
                     await self._full_disk(hit[0], fault.lasts_s)
                 case _:
@@ -183,40 +181,55 @@ class Torment:
                 node.signal(signal.SIGCONT)
 
     @asynccontextmanager
-    async def _injected(self, node: Node, injection: str) -> AsyncIterator[None]:
-        command = ["strace", "-f", *injecting(injection, Path(os.devnull)), "-p", str(node.pid)]
+    async def _injected(self, node: Node, injection: str) -> AsyncIterator[Path]:
+        """As long as it is open; the file is what strace has written when it is closed."""
+        traced = self._cluster.directory / f"{node.name}.strace"
+        command = ["strace", "-f", *injecting(injection, traced), "-p", str(node.pid)]
         tracer = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            yield
+            yield traced
         finally:
             if tracer.returncode is None:
                 tracer.terminate()  # it detaches
             await asyncio.wait_for(tracer.wait(), DETACH_DEADLINE_S)
 
+    async def _bad_disk(self, node: Node, lasts_s: float) -> None:
+        """Every fsync fails. If there was one, the node ends."""
+        async with self._injected(node, "error=EIO") as traced:
+            await self._until_ended(node, lasts_s)
+        if "INJECTED" in traced.read_text(errors="replace"):
+            await self._ended(node, (EXIT_DISK,))
+
     async def _full_disk(self, node: Node, lasts_s: float) -> None:
         ballast = node.data_dir / "ballast"
+        codes: Sequence[int] = (EXIT_DISK,)
         fill(ballast)
         try:
-            await self._ended_by_its_disk(node, lasts_s, (EXIT_DISK,))
+            await self._until_ended(node, lasts_s)
             if (
                 not node.alive
-            ):  # full as it is it can't start, or not for long; it says so, and breaks nothing
+            ):  # full as it is it can't start, or not for long: it says so, and breaks nothing
+                await self._ended(node, codes)
                 self.start(node)
-                await self._ended_by_its_disk(node, lasts_s, (EXIT_DISK, EXIT_DIRECTORY))
+                codes = (EXIT_DISK, EXIT_DIRECTORY)
+                await self._until_ended(node, lasts_s)
         finally:
             ballast.unlink()
+        await self._cluster.serves_or_ended(node)
+        status = await self._cluster.status(node)
+        if status is None or status["disk"]["failed"]:  # it is about to end
+            await self._ended(node, codes)
 
-    async def _ended_by_its_disk(self, node: Node, within_s: float, codes: Sequence[int]) -> None:
-        """It may end within that time (if it writes at all), with one of ``codes``."""
+    async def _until_ended(self, node: Node, within_s: float) -> None:
+        """Wait so long at most: it may not write at all."""
         deadline = time.monotonic() + within_s
         while node.alive and time.monotonic() < deadline:
             await pause(POLL_S)
-        if not node.alive:
-            await self._ended(node, codes)
 
     async def _ended(self, node: Node, codes: Sequence[int]) -> None:
+        """Wait for its end, which must be one of ``codes``. Raises AssertionError where it doesn't end."""
         if await node.exit_code() not in codes:
             self._died(node)
 
