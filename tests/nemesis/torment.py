@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.cluster.abilities import injecting
 from tests.cluster.harness import Cluster, Node
+from tests.nemesis.diary import Diary
 from tests.nemesis.links import Links, Pair, both_ways
 from tests.nemesis.pace import pause
 from tests.nemesis.plan import NETWORK, Fault, Kind
@@ -34,8 +35,9 @@ DETACH_DEADLINE_S = 10.0
 class Torment:
     """``small_disk``: the node whose data directory is a small filesystem, if there is one."""
 
-    def __init__(self, cluster: Cluster, links: Links, small_disk: Node | None) -> None:
+    def __init__(self, cluster: Cluster, links: Links, small_disk: Node | None, diary: Diary) -> None:
         self._cluster = cluster
+        self.diary = diary
         self._links = links
         self._small_disk = small_disk
         self._busy: set[str] = set()
@@ -44,6 +46,7 @@ class Torment:
         self.violations: list[str] = []
 
     def start(self, node: Node) -> None:
+        self.diary.note(f"start {node.name}")
         node.start(self._links.wrapper(node))
 
     def look_for_deaths(self) -> None:
@@ -56,6 +59,7 @@ class Torment:
     def _died(self, node: Node) -> None:
         code = node.process.returncode if node.process is not None else None
         words = node.last_words()[-3:]
+        self.diary.note(f"{node.name} stopped by itself: exit code {code}")
         self.violations.append(f"{node.name} stopped by itself: exit code {code}; its last words: {words}")
 
     async def inflict(self, fault: Fault) -> str | None:
@@ -80,6 +84,7 @@ class Torment:
 
     async def _on_network(self, fault: Fault, ranked: Sequence[Node]) -> str | None:
         hit = [ranked[rank] for rank in fault.ranks]
+        self.diary.note(f"begin {fault.kind} {names(hit)}")
         rest = [node for node in ranked if node not in hit]
         pairs: list[Pair]
         match fault.kind:
@@ -103,6 +108,7 @@ class Torment:
             self._links.cut(pairs, resets=fault.resets)
             await pause(fault.lasts_s)
             self._links.mend(pairs)
+        self.diary.note(f"end {fault.kind} {names(hit)}")
         return names(hit)
 
     # -- processes and disks -------------------------------------------------------------------------------
@@ -110,7 +116,9 @@ class Torment:
     async def _on_nodes(self, fault: Fault, ranked: Sequence[Node]) -> str | None:
         async with self._taken(fault, ranked) as hit:
             if not hit:
+                self.diary.note(f"left out {fault.kind}: all busy")
                 return None
+            self.diary.note(f"begin {fault.kind} {names(hit)}")
             match fault.kind:
                 case Kind.KILL | Kind.KILL_ALL:
                     await self._kill(hit, fault.lasts_s)
@@ -131,6 +139,7 @@ class Torment:
             for node in hit:
                 if not node.alive:
                     self.start(node)
+            self.diary.note(f"end {fault.kind} {names(hit)}")
             return names(hit)
 
     @asynccontextmanager
