@@ -132,7 +132,7 @@ async def _play_window(
 
 
 async def _answered(node: Node, probes: History, healed: float) -> float:
-    """In how many seconds since ``healed`` a write and then a linearizable read through ``node`` had succeeded,
+    """How many seconds after ``healed`` a write and then a linearizable read through ``node`` had succeeded,
     or were given up.
     """
     connection = Connection(node.host, node.port)
