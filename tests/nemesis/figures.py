@@ -1,7 +1,8 @@
-"""What a run counted, and how it is told. Pure."""
+"""What a run counted, and how it is told."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ class Report:
     operations: Counter[tuple[str, str]] = field(default_factory=Counter)  # (kind, outcome)
     faults: Counter[str] = field(default_factory=Counter)  # by kind
     left_out: Counter[str] = field(default_factory=Counter)  # by kind: whom they would hit was busy
-    recoveries_s: list[float] = field(default_factory=list)  # from healing until every node answered
+    recoveries_s: list[float] = field(default_factory=list)  # see recovery.py; the last node's, each time
+    slowest_start_s: float = 0.0  # of a process, until it serves
+    load: float = 0.0  # the highest load average (of a minute) after healing
     seconds: float = 0.0  # under faults and in the calm between
     verify_s: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -33,7 +36,15 @@ class Report:
         self.recoveries_s += other.recoveries_s
         self.seconds += other.seconds
         self.verify_s += other.verify_s
+        self.slowest_start_s = max(self.slowest_start_s, other.slowest_start_s)
+        self.load = max(self.load, other.load)
         self.violations += other.violations
+
+    def note_recovery(self, answers_s: float, starts_s: float, load: float) -> None:
+        """The cluster was healed, and how it answered: its last node's times."""
+        self.recoveries_s.append(answers_s)
+        self.slowest_start_s = max(self.slowest_start_s, starts_s)
+        self.load = max(self.load, load)
 
     @property
     def rate(self) -> float:
@@ -52,9 +63,9 @@ class Report:
         lines += [f"  {'all':<16}{self.faults.total():>6}{self.left_out.total():>22}", ""]
         worst = max(self.recoveries_s, default=0.0)
         lines.append(f"{self.rounds} rounds, {self.seconds:,.0f} s, {self.rate:.0f} operations a second")
-        lines.append(
-            f"healed {len(self.recoveries_s)} times; all nodes answered within {worst:.2f} s at worst"
-        )
+        lines.append(f"healed {len(self.recoveries_s)} times; all answered within {worst:.2f} s at worst")
+        machine = f"load average up to {self.load:.1f} on {os.cpu_count()} processors"
+        lines.append(f"slowest start of a process {self.slowest_start_s:.2f} s; {machine}")
         lines += [f"NOT TESTED HERE: {line}" for line in not_tested]
         lines.append(f"violations: {len(self.violations)}")
         lines += [f"  {violation}" for violation in self.violations]
@@ -75,6 +86,8 @@ class Report:
             "left_out": dict(sorted(self.left_out.items())),
             "healed": len(self.recoveries_s),
             "worst_recovery_s": round(max(self.recoveries_s, default=0.0), 3),
+            "slowest_start_s": round(self.slowest_start_s, 3),
+            "load": round(self.load, 1),
             "verify_s": round(self.verify_s, 1),
             "violations": self.violations,
         }

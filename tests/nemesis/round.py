@@ -7,6 +7,7 @@ whole history is there to look at. Processes, mounts and namespaces end with the
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -20,22 +21,18 @@ import aiohttp
 from raftkv import verify
 from raftkv.verify import report as pictures
 from raftkv.verify import write_history
-from raftkv.verify.history import Get, History, Outcome, Put
+from raftkv.verify.history import History
 from tests.cluster.abilities import mount, unmount
 from tests.cluster.harness import DEADLINE_S, Cluster, Node, end, make_nodes
-from tests.nemesis.asking import Connection, perform
 from tests.nemesis.diary import Diary
 from tests.nemesis.figures import Report, kind_of, outcome_of
 from tests.nemesis.judge import equal_states, missing
 from tests.nemesis.links import Links, namespaces, relays
 from tests.nemesis.pace import pause
 from tests.nemesis.plan import Ability, Fault, Window
+from tests.nemesis.recovery import ANSWERS_WITHIN_S, recovered
 from tests.nemesis.torment import Torment
 
-ANSWERS_WITHIN_S = 5.0  # after healing, through every node
-GIVEN_UP_AFTER_S = 30.0
-PROBE_TIMEOUT_MS = 1_000
-PROBE_POLL_S = 0.02
 CLIENT_PROCESSES = 2
 STOP_DEADLINE_S = 15.0
 SMALL_DISK = "96m"
@@ -120,33 +117,15 @@ async def _play_window(
             group.create_task(inflict(fault))
     torment.look_for_deaths()
     torment.diary.note("healed")
-    healed = time.monotonic()
-    seconds = await asyncio.gather(*(_answered(node, probes, healed) for node in nodes))
-    told = ", ".join(f"{node.name} {each:.2f} s" for node, each in zip(nodes, seconds, strict=True))
-    torment.diary.note(f"answered after {told}")
-    report.recoveries_s.append(max(seconds))
-    if max(seconds) > ANSWERS_WITHIN_S:
-        report.violations.append(f"not all answered within {ANSWERS_WITHIN_S:g} s of healing: {told}")
+    recovery = await recovered(nodes, probes)
+    torment.diary.note(f"all answered: {recovery}")
+    load = os.getloadavg()[0]
+    report.note_recovery(max(recovery.answers_s), max(recovery.starts_s), load)
+    if not recovery.sound:
+        late = f"not all answered within {ANSWERS_WITHIN_S:g} s of healing: {recovery}"
+        report.violations.append(f"{late}; load average {load:.1f}")
     await pause(window.calm_s)
-    return f"  {', '.join(done)}; all answered {max(seconds):.2f} s after healing"
-
-
-async def _answered(node: Node, probes: History, healed: float) -> float:
-    """How many seconds after ``healed`` a write and then a linearizable read through ``node`` had succeeded,
-    or were given up.
-    """
-    connection = Connection(node.host, node.port)
-    client, key = f"probe-{node.name}", b"probe/" + node.name.encode()
-    for wanted in (Put, Get):
-        while time.monotonic() < healed + GIVEN_UP_AFTER_S:
-            action = Get(key) if wanted is Get else Put(key, b"%d" % time.monotonic_ns())
-            operation = await perform(connection, client, action, PROBE_TIMEOUT_MS)
-            probes.append(operation)
-            if operation.outcome is Outcome.OK:
-                break
-            await pause(PROBE_POLL_S)
-    connection.close()
-    return time.monotonic() - healed
+    return f"  {', '.join(done)}; all answered within {max(recovery.answers_s):.2f} s"
 
 
 @asynccontextmanager

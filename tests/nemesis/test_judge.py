@@ -9,6 +9,7 @@ import pytest
 from raftkv.verify.history import Delete, Deleted, Get, History, Item, Operation, Outcome, Put, Read, Written
 from tests.nemesis.figures import Report, kind_of, outcome_of
 from tests.nemesis.judge import Listing, View, differences, missing
+from tests.nemesis.recovery import Recovery, counted
 
 HELD = {b"a": Item(b"1", 1, 1, 1), b"b": Item(b"2", 2, 5, 3)}
 
@@ -91,6 +92,22 @@ def test_what_was_acknowledged_is_there(history: History, state: Listing) -> Non
 def test_what_was_acknowledged_is_missed(history: History, state: Listing) -> None:
     (complaint,) = missing(history, state)
     assert "b'a'" in complaint
+
+
+def test_a_recovery_counts_from_when_a_node_and_a_majority_serve() -> None:
+    """n1 was up all the time, n2 came back last, n3 with it makes the majority."""
+    assert counted([0.0, 4.0, 3.0], [3.5, 4.5, 3.25]) == Recovery((0.0, 4.0, 3.0), (0.5, 0.5, 0.25))
+    assert counted([0.0, 0.0, 6.0], [5.5, 0.5, 7.0]).answers_s == (5.5, 0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("starts_s", "answers_s", "sound"),
+    [((0.0, 6.0), (5.0, 1.0), True), ((0.0, 0.0), (0.0, 5.1), False), ((30.0, 0.0), (0.0, 0.0), False)],
+)
+def test_a_recovery_has_bounds(
+    starts_s: tuple[float, ...], answers_s: tuple[float, ...], sound: bool
+) -> None:
+    assert Recovery(starts_s, answers_s).sound == sound
 
 
 def test_figures_add_up() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.nemesis.plan import COPIES, GAP_S, LASTS_S, NEEDS, NETWORK, Ability, Fault, Kind, Planner, Window
@@ -69,14 +71,14 @@ def test_times_keep_their_bounds() -> None:
     for window in drawn(8, rounds=10):
         starts = [fault.at_s for fault in window.faults]
         assert all(start < window.lasts_s for start in starts)
-        gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(starts)]
         assert all(GAP_S[0] <= gap <= GAP_S[1] for gap in gaps)
         assert all(LASTS_S[0] <= fault.lasts_s <= LASTS_S[1] for fault in window.faults)
 
 
 def test_some_faults_overlap() -> None:
     windows = drawn(9)
-    pairs = [pair for window in windows for pair in zip(window.faults, window.faults[1:], strict=False)]
+    pairs = [pair for window in windows for pair in pairwise(window.faults)]
     assert any(one.at_s + one.lasts_s > other.at_s for one, other in pairs)
 
 

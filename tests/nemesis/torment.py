@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.cluster.abilities import injecting
-from tests.cluster.harness import Cluster, Node
+from tests.cluster.harness import Cluster, Node, until
 from tests.nemesis.diary import Diary
 from tests.nemesis.links import Links, Pair, both_ways
 from tests.nemesis.pace import pause
@@ -194,15 +194,15 @@ class Torment:
         """As long as it is open; the file is what strace has written when it is closed."""
         traced = self._cluster.directory / f"{node.name}.strace"
         command = ["strace", "-f", *injecting(injection, traced), "-p", str(node.pid)]
-        tracer = await asyncio.create_subprocess_exec(
-            *command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        # NB: not asyncio's: it wants to be the one that waits, and ``terminate`` does that too.
+        tracer = await asyncio.to_thread(
+            subprocess.Popen, command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
             yield traced
         finally:
-            if tracer.returncode is None:
-                tracer.terminate()  # it detaches
-            await asyncio.wait_for(tracer.wait(), DETACH_DEADLINE_S)
+            tracer.terminate()  # it detaches
+            await until(lambda: tracer.poll() is not None, "strace detaches", DETACH_DEADLINE_S)
 
     async def _bad_disk(self, node: Node, lasts_s: float) -> None:
         """Every fsync fails. If there was one, the node ends."""
