@@ -187,13 +187,13 @@ def main(given: Sequence[str] | None = None) -> int:
         if options.network == "netns" and not machine.namespaces:
             return 2
         return (self_test if options.self_test else run)(options, root, machine)
+    except KeyboardInterrupt:
+        say(f"interrupted; what there is of the round is in {root}")
+        return 130
     finally:
         if not any(path.name.startswith("round-") for path in root.iterdir()):
             shutil.rmtree(root)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

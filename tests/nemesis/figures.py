@@ -22,7 +22,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)  # by kind
     left_out: Counter[str] = field(default_factory=Counter)  # by kind: whom they would hit was busy
     recoveries_s: list[float] = field(default_factory=list)  # see recovery.py; the last node's, each time
-    slowest_start_s: float = 0.0  # of a process, until it serves
+    slowest_start_s: float = 0.0  # of a process, from healing until it served
     load: float = 0.0  # the highest load average (of a minute) after healing
     seconds: float = 0.0  # under faults and in the calm between
     verify_s: float = 0.0
@@ -65,7 +65,9 @@ class Report:
         lines.append(f"{self.rounds} rounds, {self.seconds:,.0f} s, {self.rate:.0f} operations a second")
         lines.append(f"healed {len(self.recoveries_s)} times; all answered within {worst:.2f} s at worst")
         machine = f"load average up to {self.load:.1f} on {os.cpu_count()} processors"
-        lines.append(f"slowest start of a process {self.slowest_start_s:.2f} s; {machine}")
+        lines.append(
+            f"processes that were starting then served within {self.slowest_start_s:.2f} s; {machine}"
+        )
         lines += [f"NOT TESTED HERE: {line}" for line in not_tested]
         lines.append(f"violations: {len(self.violations)}")
         lines += [f"  {violation}" for violation in self.violations]

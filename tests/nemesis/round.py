@@ -144,7 +144,7 @@ async def _cluster(settings: Settings) -> AsyncIterator[tuple[Cluster, Torment]]
             stack.callback(unmount, small_disk.data_dir)
         links: Links
         if settings.in_namespaces:
-            links = await stack.enter_async_context(namespaces(f"nm{settings.seed % 1000}", nodes))
+            links = await stack.enter_async_context(namespaces(f"nm{os.getpid()}", nodes))
         else:
             links = await stack.enter_async_context(relays(nodes))
         session = await stack.enter_async_context(
