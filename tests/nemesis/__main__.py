@@ -27,11 +27,12 @@ IN_NAMESPACES = (False, True)
 # Planted bugs, and the faults under which each must be found.
 SELF_TEST = {
     "reads-without-readindex": (Kind.ISOLATE, Kind.PAUSE),
-    "ack-before-fsync": (Kind.KILL_ALL,),
+    "ack-before-fsync": (Kind.KILL_ALL, Kind.KILL_ALL),
     "unknown-as-not-applied": (Kind.ISOLATE, Kind.KILL),
 }
 SELF_TEST_NODES = 3
 SELF_TEST_FAULT_S = 2.0
+SELF_TEST_BEGIN_S = 4.0  # the clients' processes must have started
 
 
 def say(text: str) -> None:
@@ -141,8 +142,17 @@ def in_a_row(kinds: Sequence[Kind]) -> Window:
     faults = []
     for number, kind in enumerate(kinds):
         ranks = tuple(range(SELF_TEST_NODES)) if kind is Kind.KILL_ALL else (0,)
-        faults.append(Fault(kind, 1 + number * step_s, SELF_TEST_FAULT_S, ranks, severity=0.5, resets=False))
-    return Window(tuple(faults), 1 + len(kinds) * step_s, calm_s=1.0)
+        faults.append(
+            Fault(
+                kind,
+                SELF_TEST_BEGIN_S + number * step_s,
+                SELF_TEST_FAULT_S,
+                ranks,
+                severity=0.5,
+                resets=False,
+            )
+        )
+    return Window(tuple(faults), SELF_TEST_BEGIN_S + len(kinds) * step_s, calm_s=1.0)
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from raftkv.server.driver import Driver
 from raftkv.sim.ablation import ABLATIONS
 from raftkv.storage.files import OsAppendFile
 
-UNSYNCED_S = 1.0
+UNSYNCED_S = 5.0
 
 # Those of the simulator that live in what a real node runs.
 ABLATED = {
