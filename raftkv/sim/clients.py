@@ -213,6 +213,8 @@ class Clients:
             raise InvariantBroken(f"reads {found!r}, the replay says {expected!r}")
         self._acknowledged = max(self._acknowledged, store.revision)
         self._known[operation.key] = found[0]
+        if self._world.now_ms - operation.began_ms > self._plan.replica_limits.resend_ms:
+            self._world.probes["read confirmed late"] += 1  # it had to be asked again
 
     def check_not_applied(self) -> None:
         """At the end: what anyone was told didn't happen never did."""

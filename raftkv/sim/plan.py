@@ -24,6 +24,7 @@ FAULTS = (
     "slow_disk",
     "fsync_error",
     "write_error",
+    "read_error",
     "disk_full",
     "flipped_bit",
     "isolate",
