@@ -22,11 +22,11 @@ from raftkv.kv.commands import (
     encode_delete,
     encode_put,
 )
-from raftkv.replica import Answer
 from raftkv.sim.plan import Plan
 from raftkv.sim.reference import Reference
 from raftkv.sim.server import SimServer
 from raftkv.sim.world import World
+from raftkv.waiting import Answer
 
 MAX_LATE_MS = 1.0  # an answer may come a turn after its timeout
 

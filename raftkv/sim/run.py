@@ -16,7 +16,6 @@ from raftkv.consensus.messages import Envelope
 from raftkv.consensus.quorum import majority
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import NodeId
-from raftkv.replica import Answer
 from raftkv.sim.checks import Checks
 from raftkv.sim.clients import Clients, Operation
 from raftkv.sim.disk import Durable
@@ -28,6 +27,7 @@ from raftkv.sim.reference import Reference
 from raftkv.sim.schedule import draw_schedule
 from raftkv.sim.server import SimServer, Surroundings
 from raftkv.sim.world import World
+from raftkv.waiting import Answer
 
 MAX_FAULTY_EVENTS = 15_000  # then calm comes early: many short runs find more than few long ones
 MAX_EVENTS = 2_000_000  # a run that does more than this gets nowhere
