@@ -42,7 +42,7 @@ ODD_CONDITIONS = [[2, [b"x"]], [2, "text"], [2, {"a": 1}], [4, [msgpack.ExtType(
 
 
 @given(st.lists(datas, max_size=8))
-@budget(100)
+@budget(60)
 def test_two_machines_stay_equal(entries: list[bytes]) -> None:
     one, other = KvMachine(), KvMachine()
     for time_ms, data in enumerate(entries):
@@ -91,7 +91,7 @@ def run(*arguments: object) -> Result:
 @given(st.lists(datas, min_size=1, max_size=6))
 @example([msgpack.packb([1, "n1", 1, 2, 1, [[2, b"k", odd]]]) for odd in ODD_CONDITIONS])
 @example([ONE_COMMAND + DEEP, ONE_COMMAND + b"\x93\x02\xc4\x01k" + DEEP])
-@budget(30)
+@budget(15)
 def test_a_log_of_any_entries_is_shown(tmp_path: Path, datas: list[bytes]) -> None:
     directory = a_log(tmp_path, datas)
     people = run("dump", directory)
@@ -106,7 +106,7 @@ def test_a_log_of_any_entries_is_shown(tmp_path: Path, datas: list[bytes]) -> No
 
 
 @given(st.data())
-@budget(30)
+@budget(20)
 def test_a_log_of_any_bytes_is_judged(tmp_path: Path, data: st.DataObject) -> None:
     directory = a_log(tmp_path, [b"one", b"two"])
     (segment,) = directory.glob("*.log")

@@ -62,7 +62,7 @@ def makes_sense(envelope: Envelope) -> None:
 
 
 @given(mutated(frames))
-@budget(300)
+@budget(200)
 def test_mutated_frames(frame: bytes) -> None:
     received = read(decode_envelopes, frame)
     if received is not None:
@@ -88,7 +88,7 @@ def test_mutated_frames(frame: bytes) -> None:
         st.integers(0, 9),
     )
 )
-@budget(400)
+@budget(200)
 def test_entries_that_make_no_sense_are_refused(drawn: Any) -> None:
     prev, prev_term, entries, term = drawn
     items = [[index, entry_term, 1, 0, b""] for index, entry_term in entries]

@@ -73,7 +73,7 @@ LINES = (
 
 
 @given(st.lists(LINES, min_size=1, max_size=4))
-@budget(250)
+@budget(150)
 def test_lines_of_any_content(lines: list[str]) -> None:
     try:
         read = read_history(lines)
@@ -115,7 +115,7 @@ def run(path: Path, content: bytes) -> Result:
     b'{"client": "c", "op": "list", "limit": 1' + b"0" * 30 + b', "call": 0, "return": 1, "outcome": "ok",'
     b' "result": {"items": [{"key": "a"}]}}'
 )
-@budget(100)
+@budget(60)
 def test_files_of_any_content(tmp_path: Path, content: bytes) -> None:
     result = run(tmp_path / "history.jsonl", content)
     if result.exit_code == 2:

@@ -171,7 +171,7 @@ def one_step(player: Player, data: st.DataObject) -> None:
 
 
 @given(st.sampled_from([None, Player.follow, Player.lead]), st.data())
-@budget(200)
+@budget(150)
 def test_anything_a_peer_may_say(prepare: Callable[[Player], None] | None, data: st.DataObject) -> None:
     player = Player()
     if prepare is not None:

@@ -140,19 +140,19 @@ def batches(draw: st.DrawFn) -> bytes:
 
 
 @given(batches())
-@budget(300)
+@budget(200)
 def test_records_of_any_content(content: bytes) -> None:
     check(segment(content))
 
 
 @given(mutated(batches()))
-@budget(200)
+@budget(100)
 def test_records_with_broken_bytes(content: bytes) -> None:
     check(segment(content))
 
 
 @given(st.binary(max_size=2000))
-@budget(100)
+@budget(50)
 def test_arbitrary_files(content: bytes) -> None:
     files = FaultyFiles()
     files.put(DIRECTORY / HEADER.name, content)
@@ -174,7 +174,7 @@ def sealed(head: bytes) -> bytes:
 @example(encode_header(HEADER)[:48] + b"\2" + b"\xff\xfe")
 @example(encode_header(HEADER)[:48] + b"\x40" + b"x" * 64)
 @example(encode_header(HEADER)[:48] + b"\xff" + b"x" * 64)
-@budget(300)
+@budget(150)
 def test_headers_of_any_content(head: bytes) -> None:
     check(segment(encode_boot(SALT, 1) + encode_commit(SALT, Commit(1, 1, 0)), sealed(head)))
 
@@ -185,7 +185,7 @@ NAMES = st.from_regex(r"wal-[0-9]{10}-[0-9]{20}\.log(\.tmp)?", fullmatch=True) |
 
 
 @given(st.dictionaries(NAMES, mutated(st.just(encode_header(HEADER))) | st.just(b""), max_size=3))
-@budget(100)
+@budget(60)
 def test_names_of_any_number(contents: dict[str, bytes]) -> None:
     files = segment(encode_boot(SALT, 1) + encode_commit(SALT, Commit(1, 1, 0)))
     for name, content in contents.items():
