@@ -310,16 +310,11 @@ class Replica:
         if name.incarnation != self._incarnation or name.node != self._node.node_id:
             return
         batch = self._inflight.get(name.seq)
-        # None: given up, its waiters were told "unknown". NB: not ours though named so: a peer that lies made
-        # it. Its results answer nobody; the waiters of ours are told "unknown" at their deadlines.
-        if batch is None or batch.data != data:
+        if batch is None or batch.data != data:  # given up ("unknown"), or only named as ours: a peer lies
             return
         del self._inflight[name.seq]
-        self._answers += [
-            (waiter.ticket, result)
-            for waiter, result in zip(batch.waiters, applied.results, strict=True)
-            if waiter.ticket is not None
-        ]
+        answered = zip(batch.waiters, applied.results, strict=True)
+        self._answers += [(waiter.ticket, result) for waiter, result in answered if waiter.ticket is not None]
 
     # -- reads ---------------------------------------------------------------------------------------------
 
