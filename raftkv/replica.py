@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from raftkv.consensus.messages import Envelope
@@ -22,63 +21,10 @@ from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import EntryKind, Index, Mark, NodeId
-from raftkv.errors import NoQuorum, Outcome, RaftkvError, TimedOut, TooManyRequests
+from raftkv.errors import Outcome, RaftkvError, TooManyRequests
 from raftkv.kv.machine import StateMachine
 from raftkv.kv.session import BatchId
-
-ErrorMaker = Callable[[Outcome], RaftkvError]
-Answer = tuple[Any, Any]
-"""(ticket, result or RaftkvError)"""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaLimits:
-    """Bounds on what waits here; all positive."""
-
-    max_batch_commands: int = 1_000
-    max_batch_bytes: int = 256 << 10  # of commands; one larger command still goes alone
-    # handed on and not yet applied; what comes meanwhile makes the next batch larger
-    max_inflight_batches: int = 4
-    max_batch_span: int = (
-        1_000  # batches begun since the oldest one under way: what the session table may hold
-    )
-    max_waiting_requests: int = 20_000  # commands not yet in a batch, and barriers; beyond it 429
-    max_waiting_bytes: int = 64 << 20  # of commands not yet in a batch
-    max_resend_ms: float = 5_000.0  # how long it waits for that at most; it doubles each time
-    resend_ms: float = 300.0  # what a leader hasn't answered by then is handed to it again
-
-
-@dataclass(slots=True)
-class Waiter:
-    ticket: Any  # None: answered already
-    deadline_ms: float
-
-
-@dataclass(slots=True)
-class Batch:
-    """A sealed batch on its way. ``waiters`` stand in the order of its commands."""
-
-    seq: int
-    data: bytes
-    waiters: list[Waiter]
-    patience_ms: float  # how long it waits for this leader before it is handed to it again
-    handed: bool = False  # to any leader, ever: from then on its outcome is open until applied
-    taken_by: tuple[NodeId | None, int] = (None, 0)  # the leader and term that it was last handed to
-    sent_ms: float = float("-inf")
-
-
-@dataclass(slots=True)
-class ReadGroup:
-    """Barriers that wait for one ReadIndex.
-
-    It may be asked for again, under a new id. NB: a grant for any id from ``first_id`` on will do: all were
-    asked for after these waiters came. Else an answer slower than ``resend_ms`` would never be taken.
-    """
-
-    first_id: int
-    waiters: list[Waiter]
-    asked: bool = False  # of this leader, and not too long ago
-    sent_ms: float = float("-inf")
+from raftkv.waiting import Answer, Batch, ErrorMaker, ReadGroup, ReplicaLimits, Waiter, too_late
 
 
 class Replica:
@@ -309,13 +255,12 @@ class Replica:
         name = applied.batch
         if name.incarnation != self._incarnation or name.node != self._node.node_id:
             return
-        batch = self._inflight.pop(name.seq, None)
-        if batch is not None:  # None: given up, its waiters were told "unknown"
-            self._answers += [
-                (waiter.ticket, result)
-                for waiter, result in zip(batch.waiters, applied.results, strict=True)
-                if waiter.ticket is not None
-            ]
+        batch = self._inflight.get(name.seq)
+        if batch is None or batch.data != data:  # given up ("unknown"), or only named as ours: a peer lies
+            return
+        del self._inflight[name.seq]
+        answered = zip(batch.waiters, applied.results, strict=True)
+        self._answers += [(waiter.ticket, result) for waiter, result in answered if waiter.ticket is not None]
 
     # -- reads ---------------------------------------------------------------------------------------------
 
@@ -338,7 +283,7 @@ class Replica:
         for index, waiters in self._granted:
             if index <= self.last_applied:
                 self._answers += [(waiter.ticket, None) for waiter in waiters]
-            else:
+            elif waiters:  # all gone: a peer that lies may have granted what never comes
                 still.append((index, waiters))
         self._granted = still
 
@@ -348,8 +293,8 @@ class Replica:
         now_ms, leader = self._now_ms, self._node.leader
         self._fail_pending(
             lambda waiter: waiter.deadline_ms <= now_ms,
-            write_error=lambda outcome: _too_late(leader, outcome, is_read=False),
-            read_error=lambda outcome: _too_late(leader, outcome, is_read=True),
+            write_error=lambda outcome: too_late(leader, outcome, is_read=False),
+            read_error=lambda outcome: too_late(leader, outcome, is_read=True),
         )
         left = [waiter for _, waiter in self._pending]
         for group in (*(batch.waiters for batch in self._inflight.values()), *self._read_groups()):
@@ -386,15 +331,3 @@ class Replica:
 
     def _refuse(self, waiters: list[Waiter], error: RaftkvError) -> None:
         self._answers += [(waiter.ticket, error) for waiter in waiters]
-
-
-def _too_late(leader: NodeId | None, outcome: Outcome, *, is_read: bool) -> RaftkvError:
-    if leader is not None and not is_read:
-        detail = "the cluster has a leader, but the write was not decided in time"
-        return TimedOut(detail, outcome=outcome, leader=leader)
-    detail = "the leader, or the majority behind it, did not confirm the read in time"
-    if leader is None:
-        detail = "no majority of the nodes could be reached in time: too many are down or cut off"
-    # NB: who retries by that header must not do twice what may have happened.
-    retry_after_ms = 1000 if outcome is Outcome.NOT_APPLIED else None
-    return NoQuorum(detail, outcome=outcome, retry_after_ms=retry_after_ms)

@@ -20,8 +20,9 @@ from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import NodeId
 from raftkv.errors import RaftkvError, ShuttingDown
 from raftkv.ports import Storage, Transport
-from raftkv.replica import Answer, Replica
+from raftkv.replica import Replica
 from raftkv.server.observer import Observer
+from raftkv.waiting import Answer
 
 logger = structlog.get_logger(__name__)
 

@@ -22,11 +22,11 @@ from raftkv.kv.commands import (
     encode_delete,
     encode_put,
 )
-from raftkv.replica import Answer
 from raftkv.sim.plan import Plan
 from raftkv.sim.reference import Reference
 from raftkv.sim.server import SimServer
 from raftkv.sim.world import World
+from raftkv.waiting import Answer
 
 MAX_LATE_MS = 1.0  # an answer may come a turn after its timeout
 
@@ -213,6 +213,8 @@ class Clients:
             raise InvariantBroken(f"reads {found!r}, the replay says {expected!r}")
         self._acknowledged = max(self._acknowledged, store.revision)
         self._known[operation.key] = found[0]
+        if self._world.now_ms - operation.began_ms > self._plan.replica_limits.resend_ms:
+            self._world.probes["read confirmed late"] += 1  # it had to be asked again
 
     def check_not_applied(self) -> None:
         """At the end: what anyone was told didn't happen never did."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from random import Random
 
 from raftkv.consensus.types import NodeId
 from raftkv.sim.files import Tear
 from raftkv.sim.network import Link, Network
 from raftkv.sim.plan import Plan
+from raftkv.sim.schedule import Strike
 from raftkv.sim.server import SimServer
 from raftkv.sim.world import World
 
@@ -27,24 +29,26 @@ class Faults:
         self._servers = list(servers)
         self._names = [server.name for server in servers]
         self._over = False
+        self.struck: list[Strike] = []
 
-    def start(self) -> None:
-        for kind, per_second in self._plan.faults:
-            self._schedule(getattr(self, f"_{kind}"), kind, per_second)
+    def start(self, schedule: Sequence[Strike]) -> None:
+        for strike in schedule:
+            self._world.at(strike.at_ms, partial(self._strike, strike))
 
     def stop(self) -> None:
         """No new faults, and nobody is restarted any more; what has ended stays so until it is mended."""
         self._over = True
 
-    def _schedule(self, strike: Callable[[], bool], kind: str, per_second: float) -> None:
-        def happen() -> None:
-            if self._over:
-                return
-            if strike():
-                self._world.probes[f"fault {kind}"] += 1
-            self._schedule(strike, kind, per_second)
-
-        self._world.after(self._random.expovariate(per_second / 1000), happen)
+    def _strike(self, strike: Strike) -> None:
+        """With chance of its own: what other strikes do, or whether they happen, doesn't move its dice."""
+        if self._over:
+            return
+        self.struck.append(strike)
+        self._world.note(f"fault {strike.number} {strike.kind}")
+        self._random = Random(strike.seed)
+        if getattr(self, f"_{strike.kind}")():
+            self._world.probes[f"fault {strike.kind}"] += 1
+        self._random = self._world.random
 
     def _later(self, call: Callable[[], None]) -> None:
         """After an outage, unless all are over by then."""
@@ -110,17 +114,17 @@ class Faults:
     def _beheading(self) -> bool:
         """What Figure 8 of the paper needs: leaders that go soon after they came, and come back."""
         until_ms = self._world.now_ms + self._random.uniform(1, 4) * self._plan.outage_ms
-        self._behead(until_ms, self._random.choice((2.0, 10.0, 60.0)))
+        self._behead(until_ms, self._random.choice((2.0, 10.0, 60.0)), self._random)
         return True
 
-    def _behead(self, until_ms: float, mean_pause_ms: float) -> None:
+    def _behead(self, until_ms: float, mean_pause_ms: float, random: Random) -> None:
         if self._over or self._world.now_ms > until_ms:
             return
         for server in self._servers:
             if server.leads:
-                self._random.choice((self._strike_down, self._cut_off))(server)
-        pause_ms = self._random.expovariate(1 / mean_pause_ms)
-        self._world.after(pause_ms, partial(self._behead, until_ms, mean_pause_ms))
+                random.choice((self._strike_down, self._cut_off))(server)
+        pause_ms = random.expovariate(1 / mean_pause_ms)
+        self._world.after(pause_ms, partial(self._behead, until_ms, mean_pause_ms, random))
 
     def _strike_down(self, server: SimServer) -> None:
         server.power_cut(self._random.choice((Tear.KEPT, Tear.SECTORS)))
@@ -156,6 +160,14 @@ class Faults:
 
     def _write_error(self) -> bool:
         self._random.choice(self._servers).files.fail_writes = 1
+        return True
+
+    def _read_error(self) -> bool:
+        """Logs are read when a node starts."""
+        server = self._random.choice(self._servers)
+        server.files.fail_reads = 1
+        if server.is_up:
+            server.kill()
         return True
 
     def _disk_full(self) -> bool:

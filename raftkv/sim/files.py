@@ -127,6 +127,7 @@ class SimFiles:
         self.fuse = -1  # the power goes at this many calls from now; -1 never
         self.fail_syncs = 0  # how many syncs fail from now on
         self.fail_writes = 0
+        self.fail_reads = 0
         self.is_full = False
         self._names: dict[Path, Inode] = {}
         self._durable_names: dict[Path, Inode] = {}
@@ -160,7 +161,7 @@ class SimFiles:
 
     def mend(self) -> None:
         """No more faults from here on."""
-        self.fail_syncs = self.fail_writes = 0
+        self.fail_syncs = self.fail_writes = self.fail_reads = 0
         self.fuse = -1
         self.is_full = False
 
@@ -188,6 +189,9 @@ class SimFiles:
         return sorted(path.name for path in self._names if path.parent == directory)
 
     def read(self, path: Path) -> bytes:
+        if self.fail_reads:
+            self.fail_reads -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         return bytes(self._names[path].cached)
 
     def create(self, path: Path) -> SimFile:

@@ -16,6 +16,9 @@ from raftkv.consensus.types import NodeId
 from raftkv.sim.plan import NetworkPlan
 from raftkv.sim.trace import in_words
 from raftkv.sim.world import World
+from raftkv.wire.codec import decode_envelopes, encode_envelopes
+
+CODED = 0.02  # share of frames that go through the wire's encoding, too
 
 Link = tuple[NodeId, NodeId]
 """(sender, receiver)"""
@@ -52,11 +55,21 @@ class Network:
             frames.setdefault(envelope.receiver, []).append(envelope)
         for receiver, frame in frames.items():
             link = frame[0].sender, receiver
+            if self.world.random.random() < CODED:
+                frame[:] = self._through_bytes(frame)
             if self.plan.keeps_order:
                 self._send(link, frame)
             else:
                 for envelope in frame:
                     self._send(link, [envelope])
+
+    def _through_bytes(self, frame: list[Envelope]) -> list[Envelope]:
+        """What the wire makes of it: the same, or the codec is wrong."""
+        self.world.probes["frame coded"] += 1
+        decoded = decode_envelopes(encode_envelopes(frame))
+        if decoded != frame:
+            raise AssertionError(f"the wire makes {decoded} of {frame}")
+        return decoded
 
     def _send(self, link: Link, frame: list[Envelope]) -> None:
         state, random, world = self.links[link], self.world.random, self.world

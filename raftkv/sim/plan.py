@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from raftkv.consensus.types import Limits, Membership, Timing
-from raftkv.replica import ReplicaLimits
+from raftkv.waiting import ReplicaLimits
 
 SIZES = (1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7)
 
@@ -24,6 +24,7 @@ FAULTS = (
     "slow_disk",
     "fsync_error",
     "write_error",
+    "read_error",
     "disk_full",
     "flipped_bit",
     "isolate",

@@ -16,7 +16,6 @@ from raftkv.consensus.messages import Envelope
 from raftkv.consensus.quorum import majority
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import NodeId
-from raftkv.replica import Answer
 from raftkv.sim.checks import Checks
 from raftkv.sim.clients import Clients, Operation
 from raftkv.sim.disk import Durable
@@ -25,8 +24,10 @@ from raftkv.sim.files import Tear
 from raftkv.sim.network import Network
 from raftkv.sim.plan import Plan, draw
 from raftkv.sim.reference import Reference
+from raftkv.sim.schedule import draw_schedule
 from raftkv.sim.server import SimServer, Surroundings
 from raftkv.sim.world import World
+from raftkv.waiting import Answer
 
 MAX_FAULTY_EVENTS = 15_000  # then calm comes early: many short runs find more than few long ones
 MAX_EVENTS = 2_000_000  # a run that does more than this gets nowhere
@@ -51,15 +52,19 @@ class Report:
     operations: int
     outcomes: dict[str, int]
     size: int
+    strikes: tuple[int, ...] = ()  # numbers of the faults that struck, in order
+    schedule: tuple[str, ...] = ()  # the same in words
     probes: Counter[str] = field(default_factory=Counter)
     story: str = ""  # the trace's end, and where a failure was raised
 
 
 class Run:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, only: frozenset[int] | None = None) -> None:
         self.seed = seed
         self.world = World(seed)
         self.plan: Plan = draw(self.world.random)
+        strikes = draw_schedule(self.world.random, self.plan.faults, self.plan.duration_ms)
+        self.schedule = [strike for strike in strikes if only is None or strike.number in only]
         names = self.plan.membership.voters
         disks = {name: Durable() for name in names}
         self.reference = Reference()
@@ -96,7 +101,7 @@ class Run:
         for server in self.servers.values():
             server.start()
         self.clients.start()
-        self.faults.start()
+        self.faults.start(self.schedule)
         while self.world.now_ms < self.plan.duration_ms and self.world.events < MAX_FAULTY_EVENTS:
             self.world.run(self.world.now_ms + LOOK_EVERY_MS)
         self._become_calm()
@@ -205,14 +210,18 @@ class Run:
             operations=self.clients.operations,
             outcomes=self.clients.outcomes,
             size=self.plan.size,
+            strikes=tuple(strike.number for strike in self.faults.struck),
+            schedule=tuple(map(str, self.faults.struck)),
             probes=world.probes,
             story="\n".join(story),
         )
 
 
-def play(seed: int) -> Report:
-    """Run one seed. Never raises for what the cluster does: that is the report's ``failure``."""
-    run = Run(seed)
+def play(seed: int, only: frozenset[int] | None = None) -> Report:
+    """Run one seed, with all its faults or the ``only`` ones. Never raises for what the cluster does: that is
+    the report's ``failure``.
+    """
+    run = Run(seed, only)
     try:
         run.play()
     except Exception as failure:  # whatever it is, with this seed it happens again

@@ -22,7 +22,7 @@ from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import GroupId, HardState, NodeId, Term
 from raftkv.errors import RaftkvError, ShuttingDown, StartError
 from raftkv.kv.machine import Applied, KvMachine
-from raftkv.replica import Answer, Replica
+from raftkv.replica import Replica
 from raftkv.sim.checks import Checks
 from raftkv.sim.disk import Durable, SimDisk
 from raftkv.sim.files import PowerCut, SimFiles, Tear
@@ -32,6 +32,7 @@ from raftkv.sim.reference import Reference
 from raftkv.sim.world import Call, World
 from raftkv.storage.segment import EXIT_DAMAGED, EXIT_DISK
 from raftkv.storage.wal import Recovered, Wal
+from raftkv.waiting import Answer
 
 DIRECTORY = Path("/data")
 CLUSTER_ID = "5111111111111111"

@@ -34,7 +34,7 @@ async def next_message(connection: Socket) -> aiohttp.WSMessage:
     """
     try:
         return await connection.receive()
-    except ConnectionError as error:
+    except (OSError, aiohttp.ClientError) as error:
         return aiohttp.WSMessage(aiohttp.WSMsgType.ERROR, error, None)
 
 

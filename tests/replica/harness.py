@@ -17,7 +17,8 @@ from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Entry, HardState, Limits, Membership, NodeId, Term
 from raftkv.kv.commands import Result, encode_put
 from raftkv.kv.machine import KvMachine
-from raftkv.replica import Replica, ReplicaLimits
+from raftkv.replica import Replica
+from raftkv.waiting import ReplicaLimits
 
 
 class Server:

@@ -85,6 +85,15 @@ def test_a_full_disk_takes_a_part() -> None:
     assert 7 <= len(files.read(NAME)) <= 107
 
 
+def test_a_failed_read_fails_once() -> None:
+    files = SimFiles(Random(1))
+    written(files)
+    files.fail_reads = 1
+    with pytest.raises(OSError, match="Input/output"):
+        files.read(NAME)
+    assert files.read(NAME) == b"durable"
+
+
 def test_the_fuse_cuts_the_power_once() -> None:
     files = SimFiles(Random(0))
     file = written(files)
