@@ -120,12 +120,15 @@ async def _play_window(
     recovery = await recovered(nodes, probes)
     torment.diary.note(f"all answered: {recovery}")
     load = os.getloadavg()[0]
-    report.note_recovery(max(recovery.answers_s), max(recovery.starts_s), load)
+    report.note_recovery(recovery, load)
     if not recovery.sound:
         late = f"not all answered within {ANSWERS_WITHIN_S:g} s of healing: {recovery}"
         report.violations.append(f"{late}; load average {load:.1f}")
     await pause(window.calm_s)
-    return f"  {', '.join(done)}; all answered within {max(recovery.answers_s):.2f} s"
+    answered = (
+        f"the cluster answered within {recovery.cluster_s:.2f} s, all within {max(recovery.answers_s):.2f} s"
+    )
+    return f"  {', '.join(done)}; {answered} of serving"
 
 
 @asynccontextmanager

@@ -96,18 +96,21 @@ def test_what_was_acknowledged_is_missed(history: History, state: Listing) -> No
 
 def test_a_recovery_counts_from_when_a_node_and_a_majority_serve() -> None:
     """n1 was up all the time, n2 came back last, n3 with it makes the majority."""
-    assert counted([0.0, 4.0, 3.0], [3.5, 4.5, 3.25]) == Recovery((0.0, 4.0, 3.0), (0.5, 0.5, 0.25))
+    assert counted([0.0, 4.0, 3.0], [3.5, 4.5, 3.25]) == Recovery(3.25, (0.0, 4.0, 3.0), (0.5, 0.5, 0.25))
     assert counted([0.0, 0.0, 6.0], [5.5, 0.5, 7.0]).answers_s == (5.5, 0.5, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("starts_s", "answers_s", "sound"),
-    [((0.0, 6.0), (5.0, 1.0), True), ((0.0, 0.0), (0.0, 5.1), False), ((30.0, 0.0), (0.0, 0.0), False)],
+    ("recovery", "sound"),
+    [
+        (Recovery(5.0, (0.0, 6.0), (5.0, 1.0)), True),
+        (Recovery(0.1, (0.0, 0.0), (0.0, 5.1)), False),
+        (Recovery(0.1, (30.0, 0.0), (0.0, 0.0)), False),
+        (Recovery(5.1, (5.0, 5.0), (0.1, 0.1)), False),
+    ],
 )
-def test_a_recovery_has_bounds(
-    starts_s: tuple[float, ...], answers_s: tuple[float, ...], sound: bool
-) -> None:
-    assert Recovery(starts_s, answers_s).sound == sound
+def test_a_recovery_has_bounds(recovery: Recovery, sound: bool) -> None:
+    assert recovery.sound == sound
 
 
 def test_figures_add_up() -> None:
