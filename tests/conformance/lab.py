@@ -1,7 +1,9 @@
-"""The network of the MIT 6.5840 labs round a cluster of the core, in virtual time: servers are disconnected and
-connected again without anybody being told, crash and restart; an unreliable network delays, loses and reorders.
+"""The network of the MIT 6.5840 labs round a cluster of the core, in virtual time: servers are disconnected
+and connected again without anybody being told, crash and restart; an unreliable network delays, loses and
+reorders.
 
-The checks of ``tests/consensus/checks.py`` run after every turn: what the labs check at every apply, and more.
+The checks of ``tests/consensus/checks.py`` run after every turn: what the labs check at every apply, and
+more.
 """
 
 from __future__ import annotations

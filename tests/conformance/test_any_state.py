@@ -197,4 +197,10 @@ def test_a_bundle_is_taken_once() -> None:
     second = node.take_ready()
     assert [each.index for each in second.committed] == [1]
     third = node.take_ready()
-    assert (third.messages, third.promises, third.committed, third.reads, third.write) == ((), (), (), (), None)
+    assert (third.messages, third.promises, third.committed, third.reads, third.write) == (
+        (),
+        (),
+        (),
+        (),
+        None,
+    )
