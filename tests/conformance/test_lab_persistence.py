@@ -174,8 +174,8 @@ def test_figure_8_on_an_unreliable_network(seed: int) -> None:
 
 @dataclass
 class Churner:
-    """A client that offers one value after the other, at any server, again after a while; and notes those that
-    it saw applied.
+    """A client that offers one value after the other, at any server, again after a while; and notes those
+    that it saw applied.
     """
 
     lab: Lab

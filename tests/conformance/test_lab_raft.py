@@ -47,7 +47,7 @@ def test_initial_election(seed: int) -> None:
 
 @seeds
 def test_reelection(seed: int) -> None:
-    """TestReElection3A: also without a leader where there is no majority, and with one where there is again."""
+    """TestReElection3A: no leader where there is no majority, and one as soon as there is again."""
     lab = Lab(3, seed=seed)
     first = lab.leader()
     lab.disconnect(first)
