@@ -1,4 +1,4 @@
-"""Rules that others learned the hard way and that no other test of ours holds; docs/conformance.md has them all."""
+"""Rules that others learned the hard way and that no other test of ours holds (docs/conformance.md)."""
 
 from __future__ import annotations
 
