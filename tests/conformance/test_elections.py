@@ -127,7 +127,7 @@ def constrained(behind: tuple[str, ...], seed: int) -> Cluster:
     return cluster
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 def test_a_hub_with_a_log_that_a_majority_accepts_is_elected(seed: int) -> None:
     """E10, constrained election: only n1 hears a majority, and n1 has what was committed."""
     cluster = constrained(("n4", "n5"), seed)
@@ -137,7 +137,7 @@ def test_a_hub_with_a_log_that_a_majority_accepts_is_elected(seed: int) -> None:
     assert cluster.run(1000, lambda: all(applied and applied[-1].data == b"b" for applied in there))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 def test_a_hub_with_a_stale_log_elects_nobody_and_breaks_nothing(seed: int) -> None:
     """E10, constrained election: n1 alone hears a majority, and lacks what n2 and n3 and n4 have on disk.
 
@@ -145,7 +145,7 @@ def test_a_hub_with_a_stale_log_elects_nobody_and_breaks_nothing(seed: int) -> N
     what counts is that nothing is lost, and that one more link ends it.
     """
     cluster = constrained(("n1", "n5"), seed)
-    cluster.run(10_000)
+    cluster.run(5_000)
     assert cluster.leaders == []
     assert max(server.node.current_term for server in cluster.living if server.node) < 20, "no storm of terms"
     cluster.cuts -= {("n2", "n4"), ("n4", "n2")}
@@ -157,14 +157,17 @@ def test_a_hub_with_a_stale_log_elects_nobody_and_breaks_nothing(seed: int) -> N
     assert {each[1].data for each in applied} == {b"a"}
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_a_chain_keeps_its_leader(seed: int) -> None:
-    """E10, chained: n1 - n2 - n3 - n4 - n5, led from its middle: its neighbours and it are a majority."""
+@pytest.mark.parametrize("seed", range(5))
+def test_those_who_lost_the_leader_do_not_take_turns_with_it(seed: int) -> None:
+    """E10, chained: n4 and n5 hear all but the leader n1; n2 and n3 hear all, and stay loyal."""
     cluster = Cluster([f"n{i}" for i in range(1, 6)], seed=seed)
-    cluster.elect("n3")
-    only(cluster, ("n1", "n2"), ("n2", "n3"), ("n3", "n4"), ("n4", "n5"))
-    cluster.run(10_000)
-    assert cluster.leaders == ["n3"]
-    assert {cluster.node(name).current_term for name in ("n2", "n3", "n4")} == {1}
-    assert cluster.propose("n3", b"a")
-    assert cluster.run(1000, lambda: cluster.node("n3").commit_index == 2)
+    cluster.elect("n1")
+    for name in ("n4", "n5"):
+        cluster.cut("n1", name)
+        cluster.peer_lost(name, "n1")
+        cluster.peer_lost("n1", name)
+    cluster.run(5_000)
+    assert cluster.leaders == ["n1"]
+    assert {server.node.current_term for server in cluster.living if server.node} == {1}
+    assert cluster.propose("n1", b"a")
+    assert cluster.run(1000, lambda: cluster.node("n1").commit_index == 2)

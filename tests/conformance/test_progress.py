@@ -84,6 +84,18 @@ def test_a_late_refusal_after_a_broken_link_goes_not_below_what_matches(prev: in
         assert (progress.mode, progress.match_index, progress.next_index) == (Mode.PROBE, 2, 3)
 
 
+def test_a_late_refusal_in_a_pipeline_goes_not_below_what_matches() -> None:
+    """It was overtaken by what n2 acknowledged after it: its hint is older than what is known."""
+    single, progress = leading(log=[1])
+    single.acknowledge("n2", 2)
+    single.node.propose([b"a", b"b"])
+    single.end_turn()
+    assert (progress.mode, progress.match_index, progress.next_index) == (Mode.REPLICATE, 2, 5)
+    sent = single.receive("n2", AppendEntriesRefusal(Index(4), Index(1), Term(1)))
+    assert (progress.mode, progress.match_index, progress.next_index) == (Mode.PROBE, 2, 3)
+    assert sent_to_n2(messages(sent, AppendEntries, "n2")) == [(2, 2)]
+
+
 def full_window(limit: int = 3) -> tuple[Single, Progress]:
     """n2 has acknowledged entry 1; entries 2 to 4 fill its window, 5 to 9 wait."""
     single, progress = leading(max_inflight_messages=limit)
