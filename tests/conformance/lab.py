@@ -15,7 +15,7 @@ from random import Random
 from raftkv.consensus import Envelope, Ready
 from raftkv.consensus.messages import AppendEntriesReply, HeartbeatReply, PreVoteReply, RequestVoteReply
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import Timing
+from raftkv.consensus.types import Limits, Timing
 from tests.consensus.harness import Cluster, Server
 
 ELECTION_MS = Timing().election_timeout_max_ms
@@ -26,7 +26,7 @@ REPLIES = (AppendEntriesReply, HeartbeatReply, PreVoteReply, RequestVoteReply)
 class Lab(Cluster):
     """n1 to n``size``. ``reliable``: half a millisecond a message; else up to 26 ms, one of ten is lost."""
 
-    def __init__(self, size: int, *, seed: int = 0, reliable: bool = True) -> None:
+    def __init__(self, size: int, *, seed: int = 0, reliable: bool = True, limits: Limits = Limits()) -> None:
         self.random = Random(seed)
         self.names = [f"n{i}" for i in range(1, size + 1)]
         self.reliable = reliable
@@ -35,7 +35,7 @@ class Lab(Cluster):
         self.where: dict[bytes, dict[str, int]] = {}  # what was applied, by whom, at which index
         self._on_the_way: list[tuple[float, int, Envelope]] = []
         self._sent = 0
-        super().__init__(self.names, seed=seed)
+        super().__init__(self.names, seed=seed, limits=limits)
         self.observe = self._note_applied
 
     def _note_applied(self, server: Server, ready: Ready) -> None:

@@ -96,9 +96,9 @@ def test_a_late_refusal_in_a_pipeline_goes_not_below_what_matches() -> None:
     assert sent_to_n2(messages(sent, AppendEntries, "n2")) == [(2, 2)]
 
 
-def full_window(limit: int = 3) -> tuple[Single, Progress]:
+def full_window() -> tuple[Single, Progress]:
     """n2 has acknowledged entry 1; entries 2 to 4 fill its window, 5 to 9 wait."""
-    single, progress = leading(max_inflight_messages=limit)
+    single, progress = leading(max_inflight_messages=3)
     single.acknowledge("n2", 1)
     for i in range(8):
         single.node.propose([b"%d" % i])
