@@ -1,8 +1,8 @@
 """How soon the cluster answers once all is healed: a write and then a linearizable read through every node.
 
-Two bounds, the same number: the cluster, by whichever node is first, from when all faults are undone; and each
-node, from when its process serves too, and those of a majority. How long the machine takes to start the last
-process is told apart.
+Two bounds of one length: for the cluster, by whichever node is first, from when all faults are undone; for
+each node, from when its process serves too, and those of a majority. How long the machine takes to start the
+last process is told apart.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Seconds. ``cluster_s``: from healing to the first node's answers. The others node by node; ``starts_s``:
-    until its process served."""
+    """Seconds. ``cluster_s``: from healing to the first node's answers. The others are node by node;
+    ``starts_s``: from healing until its process served.
+    """
 
     cluster_s: float
     starts_s: tuple[float, ...]
