@@ -79,8 +79,8 @@ class KvMachine:
                 refused = None if condition is None else self._check(key, condition)
                 if refused is not None:
                     return refused
-                item = self.store.put(key, value, content_type)
-                return PutResult(item.mod_revision, item.version)
+                version = self.store.put(key, value, content_type)
+                return PutResult(self.store.revision, version)
         elif opcode == _DELETE and len(command) == 3:
             condition = command[2]
             refused = None if condition is None else self._check(key, condition)
