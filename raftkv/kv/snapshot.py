@@ -40,9 +40,9 @@ class UnknownVersion(ValueError):
 class Export(Iterator[bytes]):
     """The chunks of a machine as it was when this was made, whatever is applied meanwhile.
 
-    Each ``next`` does a bounded piece of work, some tenths of a millisecond, whatever the number of keys. It
-    gives an empty chunk if that didn't complete one; skip those. ``close`` ends it early; one that is dropped
-    without an end or ``close`` goes on costing memory with every write.
+    Each ``next`` does a bounded piece of work, about a millisecond, whatever the number of keys. It gives an
+    empty chunk if that didn't complete one; skip those. ``close`` ends it early; one that is dropped without
+    an end or ``close`` goes on costing memory with every write.
     """
 
     def __init__(self, store: Store, sessions: Sessions) -> None:

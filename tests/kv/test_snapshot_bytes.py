@@ -73,7 +73,7 @@ BROKEN: dict[str, tuple[list[Any], str]] = {
     "not msgpack": ([b"\xc1"], "can't be read"),
     "half a chunk": ([msgpack.packb(HEAD)[:-1]], "can't be read"),
     "more than a chunk": ([msgpack.packb(HEAD) + b"\0"], "can't be read"),
-    "a map": ([b"\x81\x01\x01"], "can't be read"),
+    "a map": ([b"\x81\xa1a\x01"], "can't be read"),
     "a number": ([7], "isn't an array"),
     "a later version": ([[2, 3, 2, 1]], "version 2; this program reads version 1"),
     "a later version with a longer head": ([[7, *range(40)]], "version 7"),
@@ -186,7 +186,7 @@ def chunks_of(machine: KvMachine) -> list[bytes]:
 
 
 @pytest.mark.parametrize("fed", [[], [HEAD], [HEAD, SESSION]], ids=["head", "session", "rows"])
-@pytest.mark.parametrize("claim", ["dc 0004", "dc 07d0", "dd ffffffff", "df ffffffff"])
+@pytest.mark.parametrize("claim", ["dc 0004", "dc 07d0", "dc e000", "dd ffffffff", "df ffffffff"])
 def test_arrays_in_arrays_take_no_memory(fed: list[Any], claim: str) -> None:
     """Each claims to hold many more values than there are bytes."""
     tracemalloc.start()
