@@ -156,6 +156,19 @@ def test_each_step_looks_at_few_rows_however_many_came_later(
     assert [*chunks, *export] == before
 
 
+def test_where_chunks_end_does_not_depend_on_what_came_later() -> None:
+    """The first is interrupted by more new keys than one step looks at."""
+    machine = KvMachine()
+    for number in range(900):
+        machine.store.put(b"%c%06d" % (b"a" if number < 300 else b"z", number), bytes(100), None)
+    before = chunks_of(machine)
+    assert len(before) == 3
+    export = machine.export()
+    for number in range(2 * image.MAX_STEP_ROWS):
+        machine.store.put(b"m%06d" % number, b"", None)
+    assert [chunk for chunk in export if chunk] == before
+
+
 def test_chunks_are_about_64_kib() -> None:
     _, *full, last = chunks_of(filled(6_000))
     assert all(64 << 10 <= len(chunk) <= 70 << 10 for chunk in full)
