@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from struct import pack, unpack
 from typing import Any
 
 import msgpack
@@ -76,6 +78,9 @@ class Sessions:
     def __init__(self) -> None:
         self._rows: dict[str, _Row] = {}
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def admit(self, batch: BatchId) -> bool:
         """Whether ``batch`` is to be applied now; notes it as applied if so."""
         row = self._rows.get(batch.node)
@@ -88,3 +93,27 @@ class Sessions:
             row.low = batch.low
             row.applied = {seq for seq in row.applied if seq >= batch.low}
         return True
+
+    def rows(self) -> list[list[Any]]:
+        """The table in the order of its nodes: ``[node, incarnation, low, applied]`` each, ``applied`` as 8
+        little-endian bytes for each number, in order.
+        """
+        return [
+            [node, row.incarnation, row.low, pack(f"<{len(row.applied)}Q", *sorted(row.applied))]
+            for node, row in sorted(self._rows.items())
+        ]
+
+    def add_row(self, values: list[Any]) -> None:
+        """One of ``rows``, in the same order. Raises ValueError for what none of them can be."""
+        match values:
+            case [str(node), int(incarnation), int(low), bytes(packed)] if len(packed) % 8 == 0:
+                applied = unpack(f"<{len(packed) // 8}Q", packed)
+            case _:
+                raise ValueError("not a session")
+        if type(incarnation) is not int or type(low) is not int or low < 1:
+            raise ValueError("a session's numbers are impossible")
+        if applied and (applied[0] < low or any(one >= other for one, other in pairwise(applied))):
+            raise ValueError("a session's applied numbers are out of order, or below its mark")
+        if self._rows and node <= next(reversed(self._rows)):
+            raise ValueError("sessions out of order")
+        self._rows[node] = _Row(incarnation, low, set(applied))

@@ -1,22 +1,16 @@
-"""The dict, its ordered keys, and its revisions. Knows keys and values; not commands, sessions or logs."""
+"""The rows in the order of their keys, and the revisions. Knows keys and values; not commands, sessions or
+logs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from sortedcontainers import SortedList
+from raftkv.kv.image import Image
+from raftkv.kv.ordered import OrderedRows
+from raftkv.kv.row import Item, item_of, mod_revision_of, pack_header, pack_typed, unpack_header
 
-
-class Item(NamedTuple):
-    """A key's current state. 0 < create_revision <= mod_revision; version counts puts, from 1."""
-
-    value: bytes
-    create_revision: int
-    mod_revision: int
-    version: int
-    content_type: str | None
+__all__ = ["Item", "Page", "Store", "prefix_end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +22,52 @@ class Page:
 
 
 class Store:
+    """NB: whatever changes a row must take a new revision, and show the old row to the image first."""
+
     def __init__(self) -> None:
         self.revision = 0
-        self._items: dict[bytes, Item] = {}
-        self._ordered = SortedList()
+        self._rows = OrderedRows()
+        self._image: Image | None = None
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._rows)
 
     def get(self, key: bytes) -> Item | None:
-        return self._items.get(key)
+        row = self._rows.bucket(key).get(key)
+        return None if row is None else item_of(row)
 
     def mod_revision(self, key: bytes) -> int:
         """The key's mod_revision; 0 where it is absent."""
-        item = self._items.get(key)
-        return 0 if item is None else item.mod_revision
+        row = self._rows.bucket(key).get(key)
+        return 0 if row is None else mod_revision_of(row)
 
-    def put(self, key: bytes, value: bytes, content_type: str | None) -> Item:
-        """Set ``key``; takes one new revision."""
+    def put(self, key: bytes, value: bytes, content_type: str | None) -> int:
+        """Set ``key``; takes one new revision. The key's version: how often it was put, 1 for a new one."""
         self.revision = revision = self.revision + 1
-        old = self._items.get(key)
+        bucket = self._rows.bucket(key)
+        old = bucket.get(key)
         if old is None:
-            item = Item(value, revision, revision, 1, content_type)
-            self._ordered.add(key)
+            self._rows.add(key, pack_typed(value, revision, revision, 1, content_type))
+            return 1
+        if self._image is not None:
+            self._image.keep(key, old)
+        create_revision, _, version, _ = unpack_header(old)
+        version += 1
+        if content_type is None:
+            bucket[key] = pack_header(create_revision, revision, version, 0) + value
         else:
-            item = Item(value, old.create_revision, revision, old.version + 1, content_type)
-        self._items[key] = item
-        return item
+            bucket[key] = pack_typed(value, create_revision, revision, version, content_type)
+        return version
 
     def delete(self, key: bytes) -> bool:
         """Remove ``key``; takes a new revision only if it was there."""
-        if self._items.pop(key, None) is None:
+        old = self._rows.bucket(key).get(key)
+        if old is None:
             return False
+        if self._image is not None:
+            self._image.keep(key, old)
         self.revision += 1
-        self._ordered.remove(key)
+        self._rows.remove(key)
         return True
 
     def page(
@@ -77,16 +83,42 @@ class Store:
 
         It ends early where keys and values have come to ``max_bytes``, but never without an item.
         """
-        keys: Iterator[bytes] = self._ordered.irange(start, end, inclusive=(True, False), reverse=reverse)
+        pairs = self._rows.descending(end) if reverse else self._rows.ascending(start)
         items: list[tuple[bytes, Item]] = []
         size_bytes = 0
-        for key in keys:
-            item = self._items[key]
+        for key, row in pairs:
+            if key < start if reverse else end is not None and key >= end:
+                break
+            item = item_of(row)
             size_bytes += len(key) + len(item.value)
             if len(items) == limit or (max_bytes is not None and items and size_bytes > max_bytes):
                 return Page(items, more=True)
             items.append((key, item))
         return Page(items, more=False)
+
+    def image(self) -> Image:
+        """The store as it is now, to be read while it goes on. Raises RuntimeError while there is one; it
+        lasts until it is released.
+        """
+        if self._image is not None:
+            raise RuntimeError("an image of the store is being read; release it first")
+        self._image = Image(self._rows, self.revision)
+        return self._image
+
+    def release(self, image: Image) -> None:
+        """``image`` won't be read on. Does nothing if it was released before."""
+        if self._image is image:
+            self._image = None
+
+    def become(self, revision: int, rows: OrderedRows) -> OrderedRows:
+        """Hold ``rows`` at ``revision`` instead of what is returned. An image that is being read goes on, of
+        the former rows.
+        """
+        former = self._rows
+        self.revision = revision
+        self._rows = rows
+        self._image = None
+        return former
 
 
 def prefix_end(prefix: bytes) -> bytes | None:

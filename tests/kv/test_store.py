@@ -41,7 +41,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
         created = self.revision if old is None else old.create_revision
         version = 1 if old is None else old.version + 1
         self.known[key] = Known(value, content_type, created, self.revision, version)
-        assert self.store.put(key, value, content_type) == self.known[key].item
+        assert self.store.put(key, value, content_type) == version
+        assert self.store.get(key) == self.known[key].item
 
     @rule(key=KEYS)
     def delete(self, key: bytes) -> None:
@@ -85,7 +86,8 @@ def test_a_deleted_key_begins_anew() -> None:
     store.put(b"k", b"1", "text/plain")
     store.put(b"k", b"2", None)
     store.delete(b"k")
-    assert store.put(b"k", b"3", None) == Item(b"3", 4, 4, 1, None)
+    assert store.put(b"k", b"3", None) == 1
+    assert store.get(b"k") == Item(b"3", 4, 4, 1, None)
 
 
 def test_a_page_ends_early_at_its_bound_in_bytes_but_never_empty() -> None:
