@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raftkv.consensus.types import Entry, GroupId, Index, NodeId, Term
+from raftkv.consensus.types import Entry, GroupId, Index, NodeId, SnapshotMeta, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,15 @@ class AppendEntriesRefusal:
 
 
 @dataclass(frozen=True, slots=True)
+class InstallSnapshot:
+    """Section 7: you lack what my log no longer has; this is where my snapshot ends. A node hears it when it
+    has the whole snapshot, durable: its bytes travel beside the messages. The answer: ``AppendEntriesReply``.
+    """
+
+    meta: SnapshotMeta
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """I lead. Kept apart from AppendEntries so that its answer never waits for a disk.
 
@@ -122,6 +131,7 @@ Message = (
     | AppendEntries
     | AppendEntriesReply
     | AppendEntriesRefusal
+    | InstallSnapshot
     | Heartbeat
     | HeartbeatReply
     | ReadIndex

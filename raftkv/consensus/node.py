@@ -20,6 +20,7 @@ from raftkv.consensus.messages import (
     Envelope,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteReply,
@@ -33,6 +34,7 @@ from raftkv.consensus.reads import Reads
 from raftkv.consensus.ready import ReadGrant, Ready
 from raftkv.consensus.replication import Replication
 from raftkv.consensus.roles import Follower, Leader, ReadRequest, Role
+from raftkv.consensus.snapshots import Snapshots
 from raftkv.consensus.types import (
     Entry,
     EntryKind,
@@ -83,7 +85,8 @@ class Node:
         self._core.commit_index = self._core.log.boundary.index
         self._handed_index = self._core.commit_index  # the last entry given out to be applied
         self._election: Election = RaftElection(self._core)
-        self._replication = Replication(self._core)
+        self._snapshots = Snapshots(self._core)
+        self._replication = Replication(self._core, self._snapshots)
         self._reads = Reads(self._core, self._replication)
 
     # -- what can be seen ----------------------------------------------------------------------------------
@@ -214,7 +217,8 @@ class Node:
         role = self._core.role
         if isinstance(role, Leader) and peer in role.progress:
             progress = role.progress[peer]
-            progress.become_probe(Index(progress.match_index + 1))
+            if not progress.streaming:  # else how the snapshot's way ends is told
+                progress.become_probe(Index(progress.match_index + 1))
         elif isinstance(role, Follower) and role.leader == peer:
             self._election.leader_lost()
 
@@ -230,6 +234,18 @@ class Node:
                 self._replication.settle(core.role)
         elif self._election.own_vote_durable():
             self._begin_term()
+
+    def compact(self, index: Index) -> None:
+        """A durable snapshot covers the log up to ``index``: forget that much. Who is further behind will be
+        sent a snapshot (section 7).
+        """
+        self._snapshots.compact(index, self._handed_index)
+
+    def snapshot_ended(self, peer: NodeId) -> None:
+        """The way of a snapshot to ``peer`` is over, well or not. If by the next heartbeat it hasn't told us
+        that it holds it, another is sent.
+        """
+        self._snapshots.ended(peer)
 
     def step(self, envelope: Envelope) -> None:
         """Take in a message. Strangers' are dropped; the term rule of section 5.1 is applied here, once."""
@@ -256,6 +272,9 @@ class Node:
             self._reads.pump(core.role)
             self._replication.pump(core.role)
         write, mark = core.take_write()
+        installed, core.installed = core.installed, None
+        if installed is not None:
+            self._handed_index = installed.index
         # NB: a promise of a term that ended within this turn is void; what it covered may be cut already.
         promises = tuple(each for each in core.promises if each.term == core.current_term)
         committed: tuple[Entry, ...] = ()
@@ -264,8 +283,17 @@ class Node:
                 Index(self._handed_index + 1), core.limits.max_apply_bytes, core.commit_index
             )
             self._handed_index = committed[-1].index
-        ready = Ready(tuple(core.messages), write, promises, mark, committed, tuple(core.grants))
-        core.messages, core.promises, core.grants = [], [], []
+        ready = Ready(
+            tuple(core.messages),
+            write,
+            promises,
+            mark,
+            committed,
+            tuple(core.grants),
+            installed,
+            tuple(core.snapshots_for),
+        )
+        core.messages, core.promises, core.grants, core.snapshots_for = [], [], [], []
         return ready
 
     # -- the rest ------------------------------------------------------------------------------------------
@@ -296,7 +324,7 @@ class Node:
                 self._election.refuse_pre_vote(sender, message)
             case RequestVote():
                 core.send(sender, RequestVoteReply(granted=False))
-            case AppendEntries() | Heartbeat():
+            case AppendEntries() | Heartbeat() | InstallSnapshot():
                 core.send(sender, HeartbeatReply(0))  # only its envelope's term matters
             case _:
                 pass
@@ -304,7 +332,7 @@ class Node:
     def _dispatch(self, sender: NodeId, message: Message) -> None:
         role = self._core.role
         match message:
-            case AppendEntries() | Heartbeat():
+            case AppendEntries() | Heartbeat() | InstallSnapshot():
                 self._on_leader(sender, message)
             case AppendEntriesReply() | AppendEntriesRefusal() | HeartbeatReply() | ReadIndex() | Propose():
                 if isinstance(role, Leader):
@@ -323,7 +351,7 @@ class Node:
             case _:
                 assert_never(message)
 
-    def _on_leader(self, sender: NodeId, message: AppendEntries | Heartbeat) -> None:
+    def _on_leader(self, sender: NodeId, message: AppendEntries | Heartbeat | InstallSnapshot) -> None:
         """The leader of our term spoke."""
         core = self._core
         if isinstance(core.role, Leader):
@@ -331,6 +359,8 @@ class Node:
         follower = self._election.hear_leader(sender)
         if isinstance(message, AppendEntries):
             self._replication.on_append(sender, message)
+        elif isinstance(message, InstallSnapshot):
+            self._snapshots.on_install(sender, message.meta)
         else:
             self._replication.on_heartbeat(follower, sender, message)
 
