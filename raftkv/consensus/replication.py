@@ -118,7 +118,7 @@ class Replication:
             for peer, progress in leader.progress.items():
                 # Something was lost, or the peer is slow: an empty AppendEntries finds out which. If entries
                 # are missing there, its refusal leads back to a probe.
-                if progress.stalled():
+                if progress.stalled() and not self._snapshots.needed(peer, progress):
                     self._send_append(peer, progress, ())
                 self._snapshots.retry(progress)
 

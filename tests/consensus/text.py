@@ -12,6 +12,7 @@ from raftkv.consensus.messages import (
     AppendEntriesReply,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteReply,
@@ -57,6 +58,8 @@ def message_text(message: Message) -> str:
             return f"{name} match={message.match_index}"
         case AppendEntriesRefusal():
             return f"{name} prev={message.prev_log_index} hint={message.hint_index}@{message.hint_term}"
+        case InstallSnapshot():
+            return f"{name} {message.meta.index}@{message.meta.term}"
         case Heartbeat():
             return f"{name} round={message.round} commit={message.leader_commit} match={message.match_index}"
         case HeartbeatReply():
@@ -79,6 +82,8 @@ def write_text(write: Write) -> str:
     parts = []
     if write.hard_state is not None:
         parts.append(f"term={write.hard_state.current_term} vote={write.hard_state.voted_for or '-'}")
+    if write.boundary is not None:
+        parts.append(f"after={write.boundary.index}@{write.boundary.term}")
     if write.entries:
         parts.append(f"entries={entries_text(write.entries)}")
     return " ".join(parts)
