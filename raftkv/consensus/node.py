@@ -18,6 +18,7 @@ from raftkv.consensus.messages import (
     AppendEntriesRefusal,
     AppendEntriesReply,
     Envelope,
+    FollowersMessage,
     Heartbeat,
     HeartbeatReply,
     Message,
@@ -28,11 +29,14 @@ from raftkv.consensus.messages import (
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
+    TransferLeadership,
 )
 from raftkv.consensus.reads import Reads
 from raftkv.consensus.ready import ReadGrant, Ready
 from raftkv.consensus.replication import Replication
 from raftkv.consensus.roles import Follower, Leader, ReadRequest, Role
+from raftkv.consensus.transfer import Transfers
 from raftkv.consensus.types import (
     Entry,
     EntryKind,
@@ -85,6 +89,7 @@ class Node:
         self._election: Election = RaftElection(self._core)
         self._replication = Replication(self._core)
         self._reads = Reads(self._core, self._replication)
+        self._transfers = Transfers(self._core)
 
     # -- what can be seen ----------------------------------------------------------------------------------
 
@@ -131,11 +136,18 @@ class Node:
         return role.leader if isinstance(role, Follower) else None
 
     @property
+    def hands_over_to(self) -> NodeId | None:
+        """To whom this leader is handing over; None: to nobody, or it doesn't lead."""
+        role = self._core.role
+        return role.transfer.target if isinstance(role, Leader) and role.transfer else None
+
+    @property
     def due_ms(self) -> float:
         """When ``tick`` must be called at the latest."""
         role = self._core.role
         if isinstance(role, Leader):
-            return min(role.heartbeat_due_ms, role.notice_due_ms)
+            due_ms = min(role.heartbeat_due_ms, role.notice_due_ms)
+            return min(due_ms, role.transfer.deadline_ms) if role.transfer else due_ms
         return role.election_due_ms
 
     @property
@@ -170,19 +182,20 @@ class Node:
             self._election.tick()
         elif self._replication.has_quorum(core.role):
             self._replication.tick(core.role)
+            self._transfers.tick(core.role)
         else:
             self._election.follow(core.current_term, None)
 
     def propose(self, batches: Sequence[bytes]) -> bool:
         """Ask for ``batches`` to be appended, here or by the leader we know.
 
-        Returns False, and does nothing, without a leader or when too much waits to be committed. True
-        promises nothing: the batches are decided when they come back as committed entries; until then they
-        may be lost.
+        Returns False, and does nothing, without a leader, while we hand over the lead, or when too much waits
+        to be committed. True promises nothing: the batches are decided when they come back as committed
+        entries; until then they may be lost.
         """
         core = self._core
         if isinstance(core.role, Leader):
-            if core.role.unsettled_bytes > core.limits.max_unsettled_bytes:
+            if not self._replication.takes(core.role):
                 return False
             for batch in batches:
                 self._replication.append(core.role, EntryKind.BATCH, batch)
@@ -209,12 +222,29 @@ class Node:
         core.send(leader, ReadIndex(read_id))
         return True
 
+    def transfer(self, target: NodeId | None) -> bool:
+        """Ask that ``target`` lead in the leader's place; None: whoever the leader finds fittest.
+
+        Returns False, and does nothing, without a leader, for no voter, or where we lead and nobody is fit.
+        True promises nothing: who leads then is seen by ``leader``, and whether we still try by
+        ``hands_over_to``.
+        """
+        core = self._core
+        leader = self.leader
+        if leader is None or (target is not None and target not in core.membership.voters):
+            return False
+        if isinstance(core.role, Leader):
+            return self._transfers.begin(core.role, target)
+        core.send(leader, TransferLeadership(target))
+        return True
+
     def peer_lost(self, peer: NodeId) -> None:
         """The link to or from ``peer`` broke. A hint: what was in flight may be lost, and it may be dead."""
         role = self._core.role
         if isinstance(role, Leader) and peer in role.progress:
             progress = role.progress[peer]
             progress.become_probe(Index(progress.match_index + 1))
+            self._transfers.peer_lost(role, peer)
         elif isinstance(role, Follower) and role.leader == peer:
             self._election.leader_lost()
 
@@ -237,7 +267,8 @@ class Node:
         sender, term, message = envelope.sender, envelope.term, envelope.message
         if envelope.group != core.group or envelope.receiver != core.node_id or sender not in core.peers:
             return
-        if isinstance(message, PreVote | RequestVote) and self._is_loyal():
+        is_wished = isinstance(message, RequestVote) and message.transfer  # by the leader itself
+        if isinstance(message, PreVote | RequestVote) and not is_wished and self._is_loyal():
             # Deposing a leader that we hear would only disturb; not even the term is taken (thesis 4.2.3).
             if isinstance(message, PreVote):
                 self._election.refuse_pre_vote(sender, message)
@@ -255,6 +286,7 @@ class Node:
         if isinstance(core.role, Leader):
             self._reads.pump(core.role)
             self._replication.pump(core.role)
+            self._transfers.pump(core.role)
         write, mark = core.take_write()
         # NB: a promise of a term that ended within this turn is void; what it covered may be cut already.
         promises = tuple(each for each in core.promises if each.term == core.current_term)
@@ -306,7 +338,10 @@ class Node:
         match message:
             case AppendEntries() | Heartbeat():
                 self._on_leader(sender, message)
-            case AppendEntriesReply() | AppendEntriesRefusal() | HeartbeatReply() | ReadIndex() | Propose():
+            case AppendEntriesReply() | AppendEntriesRefusal() | HeartbeatReply() | ReadIndex():
+                if isinstance(role, Leader):
+                    self._on_follower(role, sender, message)
+            case Propose() | TransferLeadership():
                 if isinstance(role, Leader):
                     self._on_follower(role, sender, message)
             case PreVote():
@@ -320,6 +355,8 @@ class Node:
                     self._begin_term()
             case ReadIndexReply():
                 self._core.grants.append(ReadGrant(message.context, message.index))
+            case TimeoutNow():
+                self._election.stand_now()
             case _:
                 assert_never(message)
 
@@ -334,12 +371,7 @@ class Node:
         else:
             self._replication.on_heartbeat(follower, sender, message)
 
-    def _on_follower(
-        self,
-        leader: Leader,
-        sender: NodeId,
-        message: AppendEntriesReply | AppendEntriesRefusal | HeartbeatReply | ReadIndex | Propose,
-    ) -> None:
+    def _on_follower(self, leader: Leader, sender: NodeId, message: FollowersMessage) -> None:
         """A follower of our term answered, or asks."""
         leader.progress[sender].heard_ms = self._core.now_ms
         match message:
@@ -353,13 +385,8 @@ class Node:
             case ReadIndex():
                 self._reads.register(leader, ReadRequest(sender, message.context))
             case Propose():
-                self._append_forwarded(leader, sender, message)
+                self._replication.append_forwarded(leader, sender, message)
+            case TransferLeadership():
+                self._transfers.begin(leader, message.target)
             case _:
                 assert_never(message)
-
-    def _append_forwarded(self, leader: Leader, sender: NodeId, message: Propose) -> None:
-        if leader.unsettled_bytes > self._core.limits.max_unsettled_bytes:
-            return  # its node asks again
-        for batch in message.batches:
-            index = self._replication.append(leader, EntryKind.BATCH, batch)
-            leader.forwarded.append((index, sender))
