@@ -28,8 +28,8 @@ Where we differ from the paper
 - The leader's own disk write runs beside replication; it counts itself when the write is done (thesis
   10.2.1).
 - PreVote (9.6), CheckQuorum (6.2) and loyalty to a live leader (4.2.3) are always on; they belong together.
-- While the lead is handed over (3.10) the leader appends nothing; a vote request that comes of it says so, and
-  loyal voters hear it.
+- While the lead is handed over (3.10) the leader appends nothing; a vote request that comes of it says so,
+  and loyal voters hear it.
 - *Hunting*: a broken link to the leader starts the PreVotes within milliseconds. See ``election.py``.
 - A refused AppendEntries carries a hint that skips whole terms, by one rule on both sides
   (``Log.last_at_or_below``).
