@@ -32,10 +32,14 @@ class PreVoteReply:
 
 @dataclass(frozen=True, slots=True)
 class RequestVote:
-    """Section 5.2. A promise: it names a log that must be durable, and implies the candidate's own vote."""
+    """Section 5.2. A promise: it names a log that must be durable, and implies the candidate's own vote.
+
+    ``transfer``: the leader asked for it, so voters that hear it need not be loyal to it (thesis 4.2.3).
+    """
 
     last_log_index: Index
     last_log_term: Term
+    transfer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,18 @@ class Propose:
     batches: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TransferLeadership:
+    """A follower's client asks the leader to hand over to ``target``; None: to whom it finds fit."""
+
+    target: NodeId | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """The leader to the one that shall be next (thesis 3.10): you have all of my log, stand at once."""
+
+
 Message = (
     PreVote
     | PreVoteReply
@@ -137,7 +153,14 @@ Message = (
     | ReadIndex
     | ReadIndexReply
     | Propose
+    | TransferLeadership
+    | TimeoutNow
 )
+
+FollowersMessage = (
+    AppendEntriesReply | AppendEntriesRefusal | HeartbeatReply | ReadIndex | Propose | TransferLeadership
+)
+"""What only a leader hears."""
 
 
 @dataclass(frozen=True, slots=True)

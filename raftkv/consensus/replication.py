@@ -15,6 +15,7 @@ from raftkv.consensus.messages import (
     AppendEntriesReply,
     Heartbeat,
     HeartbeatReply,
+    Propose,
 )
 from raftkv.consensus.progress import Mode, Progress
 from raftkv.consensus.quorum import majority_value
@@ -39,6 +40,16 @@ class Replication:
         core.changed_from(entry.index)
         leader.unsettled_bytes += len(data)
         return entry.index
+
+    def takes(self, leader: Leader) -> bool:
+        """Whether more may be appended now: not while we hand over, nor with too much unsettled."""
+        return leader.transfer is None and leader.unsettled_bytes <= self._core.limits.max_unsettled_bytes
+
+    def append_forwarded(self, leader: Leader, sender: NodeId, message: Propose) -> None:
+        """Append what ``sender``'s clients asked for; where we take nothing, its node asks again."""
+        if self.takes(leader):
+            for batch in message.batches:
+                leader.forwarded.append((self.append(leader, EntryKind.BATCH, batch), sender))
 
     def pump(self, leader: Leader) -> None:
         """At a turn's end, send each follower what it has room for: one batch a turn."""

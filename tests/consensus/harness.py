@@ -366,6 +366,11 @@ class Cluster:
         self.turn(self.servers[name])
         return taken
 
+    def transfer(self, name: str, target: str | None) -> bool:
+        taken = self.node(name).transfer(None if target is None else NodeId(target))
+        self.turn(self.servers[name])
+        return taken
+
     def peer_lost(self, name: str, peer: str) -> None:
         self.node(name).peer_lost(NodeId(peer))
         self.turn(self.servers[name])

@@ -21,6 +21,8 @@ from raftkv.consensus.messages import (
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
+    TransferLeadership,
 )
 from raftkv.consensus.roles import Candidate, Follower, Leader, PreCandidate
 from raftkv.consensus.types import Entry, Write
@@ -48,7 +50,8 @@ def message_text(message: Message) -> str:
         case PreVoteReply():
             return f"{name} next={message.next_term} {_verdict(message.granted)}"
         case RequestVote():
-            return f"{name} last={message.last_log_index}@{message.last_log_term}"
+            wished = " transfer" if message.transfer else ""
+            return f"{name} last={message.last_log_index}@{message.last_log_term}{wished}"
         case RequestVoteReply():
             return f"{name} {_verdict(message.granted)}"
         case AppendEntries():
@@ -70,6 +73,10 @@ def message_text(message: Message) -> str:
             return f"{name} {message.context} index={message.index}"
         case Propose():
             return f"{name} {' '.join(batch.decode() for batch in message.batches)}"
+        case TransferLeadership():
+            return f"{name} to={message.target or 'anyone'}"
+        case TimeoutNow():
+            return name
         case _:
             assert_never(message)
 

@@ -19,6 +19,7 @@ Everything is deterministic: time stands still unless told to move; n1's electio
 ``slow n1`` ``fast n1``               writes wait for ``write``; they complete at once (the default)
 ``write n1 [N]``                      the oldest N (1) writes of n1's disk complete
 ``propose n1 a b`` ``read n1 7``      a client's batches; a client's read
+``transfer n1 [n2]``                  n1's client wishes that n2 lead, or whoever is fittest
 ``lost n1 n2``                        n1 is told that its link to n2 broke
 ``crash n1 [N]`` ``restart n1``       kill it, after N of its waiting writes; start it from its disk
 ``snapshot n1 [N]``                   what n1 applied is in a durable snapshot; its log keeps the last N (0)
@@ -215,6 +216,10 @@ class Player:
 
     def _do_read(self, name: str, read_id: str) -> None:
         if not self.cluster.read(name, int(read_id)):
+            self._lines.append("refused")
+
+    def _do_transfer(self, name: str, target: str = "") -> None:
+        if not self.cluster.transfer(name, target or None):
             self._lines.append("refused")
 
     def _do_lost(self, name: str, peer: str) -> None:
