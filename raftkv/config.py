@@ -26,6 +26,7 @@ _DURATIONS = (
     "election_timeout_max_ms",
     "request_timeout_ms",
     "max_request_timeout_ms",
+    "drain_ms",
     "slow_fsync_ms",
 )
 
@@ -112,6 +113,9 @@ class Config:
 
     max_request_timeout_ms: float = 60_000.0
     """The longest ``?timeout=`` a request may ask for, in milliseconds."""
+
+    drain_ms: float = 5000.0
+    """How long a node that stops waits for what it was asked to be answered, in milliseconds."""
 
     slow_fsync_ms: float = 50.0
     """An fsync that takes longer is logged as a warning, in milliseconds."""

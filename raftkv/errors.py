@@ -78,6 +78,10 @@ class NoQuorum(RaftkvError):
     status, code, title = 503, "no_quorum", "No leader, or no majority behind it"
 
 
+class NoSuccessor(RaftkvError):
+    status, code, title = 503, "no_successor", "Nobody could take over the lead"
+
+
 class ShuttingDown(RaftkvError):
     status, code, title = 503, "shutting_down", "This node is stopping"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raftkv.consensus.messages import Envelope
-from raftkv.consensus.types import NodeId, Write
+from raftkv.consensus.types import NodeId, Term, Write
 
 
 class Storage(Protocol):
@@ -57,6 +57,11 @@ class Service(Protocol):
         """Who leads, as far as this node knows."""
         ...
 
+    @property
+    def stopping(self) -> bool:
+        """Whether this node was told to stop: it still answers, but is to be asked no more."""
+        ...
+
     def client_url(self, node: NodeId) -> str | None:
         """Where clients reach ``node``, as it advertises it; None until it was heard of."""
         ...
@@ -73,6 +78,15 @@ class Service(Protocol):
         (ReadIndex).
 
         Raises ``raftkv.errors.RaftkvError`` (``not_applied``) when no majority confirmed in time.
+        """
+        ...
+
+    def transfer(self, target: NodeId | None, timeout_ms: float) -> Awaitable[tuple[NodeId, Term]]:
+        """Have ``target`` lead instead of who does; None: whoever the leader finds fittest. Any node takes
+        the wish, and it is tried once. Returns who leads then, and its term.
+
+        Raises ``BadRequest`` where ``target`` is no member, and else a ``RaftkvError``: ``not_applied`` where
+        it could not be tried, ``unknown`` where it did not happen in time and still may.
         """
         ...
 

@@ -22,6 +22,7 @@ from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import EntryKind, Index, Mark, NodeId
 from raftkv.errors import Outcome, RaftkvError, TooManyRequests
+from raftkv.handover import Handovers
 from raftkv.kv.machine import StateMachine
 from raftkv.kv.session import BatchId
 from raftkv.waiting import Answer, Batch, ErrorMaker, ReadGroup, ReplicaLimits, Waiter, too_late
@@ -53,6 +54,7 @@ class Replica:
         self._next_read = incarnation << 32
         self._granted: list[tuple[Index, list[Waiter]]] = []  # granted, not yet applied so far
         self._routed: tuple[NodeId | None, int] = (None, 0)  # the leader and term our batches were handed to
+        self._handovers = Handovers(node)
         self._answers: list[Answer] = []
         self._expiry_due_ms = float("inf")
         self._resend_due_ms = float("inf")
@@ -84,6 +86,13 @@ class Replica:
         self._barriers.append(Waiter(ticket, deadline_ms))
         self._expiry_due_ms = min(self._expiry_due_ms, deadline_ms)
 
+    def transfer(self, target: NodeId | None, ticket: Any, deadline_ms: float) -> None:
+        """Let ``target`` lead, None: anyone but who leads now. Answers ``ticket`` with (leader, term).
+
+        Raises BadRequest where ``target`` is no member.
+        """
+        self._handovers.add(target, ticket, deadline_ms)
+
     def _too_many(self) -> TooManyRequests:
         return TooManyRequests(
             "too many requests wait on this node; slow down or ask another", retry_after_ms=100
@@ -98,7 +107,7 @@ class Replica:
     @property
     def due_ms(self) -> float:
         """When ``tick`` must be called at the latest."""
-        return min(self._node.due_ms, self._expiry_due_ms, self._resend_due_ms)
+        return min(self._node.due_ms, self._expiry_due_ms, self._resend_due_ms, self._handovers.due_ms)
 
     @property
     def has_more(self) -> bool:
@@ -112,6 +121,7 @@ class Replica:
             "commands": len(self._pending),
             "batches": len(self._inflight),
             "barriers": sum(len(waiters) for waiters in self._read_groups()),
+            "handovers": len(self._handovers),
         }
 
     def clock(self, now_ms: float) -> None:
@@ -144,6 +154,7 @@ class Replica:
             self._hand_over()
         self._hand_on()
         self._ask_reads()
+        self._answers += self._handovers.pump(self._now_ms)
         return self._node.take_ready()
 
     def apply(self, ready: Ready) -> list[Answer]:
@@ -171,17 +182,22 @@ class Replica:
             return error(detail, outcome=outcome)
 
         self._fail_pending(lambda _: True, stopped, stopped)
+        self._answers += self._handovers.fail_all(stopped(Outcome.UNKNOWN))
         answers, self._answers = self._answers, []
         return answers
 
     # -- writes --------------------------------------------------------------------------------------------
 
     def _hand_on(self) -> None:
-        """Make batches of what is pending, as long as there is a leader to take them and room under way."""
+        """Make batches of what is pending, as long as there is a leader to take them and room under way.
+
+        While we hand over the lead, it waits for who leads next.
+        """
         limits = self._limits
         while (
             self._pending
             and self._node.leader is not None
+            and self._node.hands_over_to is None
             and len(self._inflight) < limits.max_inflight_batches
         ):
             seq = self._next_seq

@@ -32,6 +32,8 @@ KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]
 
 _KEY_PATH = "/v1/kv/"
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
+_QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
+_LOOK_S = 0.01
 _MAX_HEADER_BYTES = 16_384
 _MAX_LINE_BYTES = 32_768  # a key of 4 KiB may take 12 KiB percent-encoded
 
@@ -40,7 +42,7 @@ class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
     def __init__(self, service: Service, store: Store, limits: Limits) -> None:
-        kv, cluster = KvHandlers(service, store, limits), ClusterHandlers(service)
+        kv, cluster = KvHandlers(service, store, limits), ClusterHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
             "HEAD": kv.get,
@@ -51,14 +53,25 @@ class Routes:
             "/v1/kv": {"GET": kv.list},
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
+            "/v1/cluster/leader": {"POST": cluster.transfer},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
         for methods in self._paths.values():
-            methods["HEAD"] = methods["GET"]
+            if "GET" in methods:
+                methods["HEAD"] = methods["GET"]
+        self.is_draining = False  # each answer is the last on its connection
+        self.begun = 0  # requests
+        self.ended = 0
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        response = await self._respond(request)
+        self.begun += 1
+        try:
+            response = await self._respond(request)
+        finally:
+            self.ended += 1
+        if self.is_draining:
+            response.force_close()
         logger.debug("request", method=request.method, path=request.rel_url.raw_path, status=response.status)
         return response
 
@@ -143,10 +156,26 @@ class RestServer(web.Server):
             "keepalive_timeout": 75.0,
             "lingering_time": _LINGER_S,
         }
-        super().__init__(Routes(service, store, limits).handle, request_factory=self._make_request)
+        self._routes = Routes(service, store, limits)
+        super().__init__(self._routes.handle, request_factory=self._make_request)
 
     def __call__(self) -> _Connection:
         return _Connection(self, loop=self._loop, **self._settings)
+
+    async def drain(self, within_s: float) -> None:
+        """Answer what is asked, each answer with ``Connection: close``, until no connection is left, or those
+        left have been quiet for a while: closed while it is asked on, one would lose that request.
+        """
+        routes, loop = self._routes, asyncio.get_running_loop()
+        routes.is_draining = True
+        seen, quiet_since = -1, loop.time()
+        deadline = loop.time() + within_s
+        while self.connections and loop.time() < deadline:
+            if routes.begun != routes.ended or routes.begun != seen:
+                seen, quiet_since = routes.begun, loop.time()
+            elif loop.time() - quiet_since >= _QUIET_S:
+                return
+            await asyncio.sleep(_LOOK_S)
 
     def _make_request(
         self,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from raftkv.api.params import flag_of, parse_query
-from raftkv.errors import NoQuorum
+from raftkv.api.limits import Limits
+from raftkv.api.params import flag_of, parse_query, timeout_ms
+from raftkv.consensus.types import NodeId
+from raftkv.errors import BadRequest, NoQuorum, TooLarge
 from raftkv.ports import Service
 
 _READY_TIMEOUT_MS = 1000.0
+_MAX_BODY_BYTES = 4096
 
 
 class ClusterHandlers:
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, limits: Limits) -> None:
         self._service = service
+        self._limits = limits
 
     async def status(self, request: web.BaseRequest) -> web.Response:
         parse_query(request.rel_url.raw_query_string, ())
@@ -75,6 +80,15 @@ class ClusterHandlers:
             }
         )
 
+    async def transfer(self, request: web.BaseRequest) -> web.Response:
+        """Hand the lead over to ``{"id": "n2"}``, or with ``{}`` to whoever is fittest."""
+        params = parse_query(request.rel_url.raw_query_string, ("timeout",))
+        limits = self._limits
+        timeout = timeout_ms(params, limits.request_timeout_ms, limits.max_request_timeout_ms)
+        target = _target_of(await _small_body(request, timeout))
+        leader, term = await self._service.transfer(target, timeout)
+        return _json({"leader": leader, "term": term})
+
     async def livez(self, request: web.BaseRequest) -> web.Response:
         """The process answers. Never depends on a quorum, or an orchestrator would kill what is merely cut
         off.
@@ -82,19 +96,23 @@ class ClusterHandlers:
         return _json({"status": "ok", "node": self._service.node_id})
 
     async def readyz(self, request: web.BaseRequest) -> web.Response:
-        """Whether this node can serve linearizable requests now: it asks a majority."""
+        """Whether this node can serve linearizable requests now, and will: it asks a majority. One that was
+        told to stop is ready no more, though it still serves.
+        """
         params = parse_query(request.rel_url.raw_query_string, ("verbose",))
         verbose = flag_of(params, "verbose")
         service = self._service
         try:
             await service.barrier(_READY_TIMEOUT_MS)
-            ready = True
+            has_quorum = True
         except NoQuorum:
-            ready = False
-        body: dict[str, Any] = {"status": "ready" if ready else "no quorum", "node": service.node_id}
+            has_quorum = False
+        ready = has_quorum and not service.stopping
+        status = "ready" if ready else "stopping" if service.stopping else "no quorum"
+        body: dict[str, Any] = {"status": status, "node": service.node_id}
         if verbose:
             body["checks"] = {
-                "quorum": ready,
+                "quorum": has_quorum,
                 "leader": service.leader,
                 "links": {peer.node: peer.connected for peer in service.peers()},
             }
@@ -109,6 +127,36 @@ _SUMMARY = {
     "last_index": int,
     "revision": int,
 }
+
+
+async def _small_body(request: web.BaseRequest, within_ms: float) -> bytes:
+    length = request.content_length
+    if length is not None and length > _MAX_BODY_BYTES:
+        raise TooLarge(f"the body has {length} bytes; at most {_MAX_BODY_BYTES} are allowed here")
+    try:
+        async with asyncio.timeout(within_ms / 1000):
+            body = await request.read()
+    except TimeoutError:
+        raise BadRequest(f"the body did not come within {within_ms:.0f} ms") from None
+    except (web.HTTPRequestEntityTooLarge, web.RequestPayloadError) as error:
+        raise BadRequest(f"the body can't be read: {' '.join(str(error).split())[:200]}") from None
+    if len(body) > _MAX_BODY_BYTES:
+        raise TooLarge(f"the body is larger than {_MAX_BODY_BYTES} bytes")
+    return body
+
+
+def _target_of(body: bytes) -> NodeId | None:
+    """``id`` of a JSON object; None where it has none, or there is no body."""
+    try:
+        document = orjson.loads(body) if body.strip() else {}
+    except orjson.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict) or document.keys() - {"id"}:
+        raise BadRequest('the body must be {"id": "<node>"}, or {} for whoever is fittest')
+    target = document.get("id")
+    if target is not None and not isinstance(target, str):
+        raise BadRequest("id must be the id of a node, as text")
+    return None if target is None else NodeId(target)
 
 
 def _summary(status: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ COMMANDS = {
     "list": "raftkv.cli.kv:list_keys",
     "status": "raftkv.cli.status:status",
     "health": "raftkv.cli.health:health",
+    "transfer": "raftkv.cli.transfer:transfer",
     "wal": "raftkv.cli.wal:wal",
     "verify": "raftkv.cli.verify:verify",
     "simulate": "raftkv.cli.simulate:simulate",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,25 +35,55 @@ from raftkv.errors import StartError
 )
 @click.option("--segment-bytes", default=16 << 20, show_default=True, help="Size of a log file.")
 @click.option("--request-timeout-ms", default=5000.0, show_default=True, help="How long a request may wait.")
+@click.option(
+    "--drain-ms",
+    default=5000.0,
+    show_default=True,
+    help="How long a stopping node answers what it was asked.",
+)
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.option("--log-format", default="auto", show_default=True, help="json, console or auto.")
 def serve(node_id: str, data_dir: Path, listen: str, peer_listen: str, cluster: str, **rest: object) -> None:
     """Run one node of a cluster until SIGTERM or Ctrl-C.
 
+    It hands the lead over if it has it, answers what it was asked, and ends; told again, it ends at once.
+
     \b
     Exit codes: 0 stopped, 65 damaged data, 70 broken invariant, 73 data directory or port unusable,
     74 disk failed, 78 configuration.
     """
+    with _ends_when_told():
+        _serve(node_id, data_dir, (listen, peer_listen), cluster, rest)
+
+
+@contextmanager
+def _ends_when_told() -> Iterator[None]:
+    """Exit code 0 for who is told to stop before the server has handlers of its own; it has promised nothing
+    yet.
+    """
+
+    def end(number: int, frame: Any) -> None:
+        sys.exit(0)
+
+    kept = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _serve(node_id: str, data_dir: Path, at: tuple[str, str], cluster: str, rest: dict[str, Any]) -> None:
     from raftkv.server import app, logs  # noqa: PLC0415 (a server is heavy; only this command needs it)
 
     try:
         config = Config(
             node_id=NodeId(node_id),
             data_dir=data_dir,
-            listen=Address.parse(listen, "--listen"),
-            peer_listen=Address.parse(peer_listen, "--peer-listen"),
+            listen=Address.parse(at[0], "--listen"),
+            peer_listen=Address.parse(at[1], "--peer-listen"),
             cluster=parse_cluster(cluster),
-            **rest,  # type: ignore[arg-type]
+            **rest,
         )
         logs.configure(config.log_level, config.log_format, config.node_id)
         app.serve(config)

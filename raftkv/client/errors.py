@@ -60,3 +60,4 @@ class OutcomeUnknown(ClientError):
             f"outcome unknown: {reason}. The write may have happened, or may still happen: "
             "read the key before you write again"
         )
+        self.reason = reason

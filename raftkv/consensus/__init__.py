@@ -13,6 +13,7 @@ has), so it can be applied everywhere, in order.
 - ``election.py``     who leads. First a PreVote that disturbs nobody, then the vote, counted when durable.
 - ``replication.py``  how entries reach the others (probe where logs agree, then pipeline), and when they
   commit.
+- ``transfer.py``     how the lead is handed over, on request and before a node stops.
 - ``reads.py``        reads that see all that was acknowledged before them, without writing to the log.
 - ``log.py``, ``progress.py``, ``quorum.py``, ``roles.py``   the data the above work on.
 - ``invariants.py``   what must always hold (Figure 3), as functions for tests and simulators.
@@ -27,6 +28,8 @@ Where we differ from the paper
 - The leader's own disk write runs beside replication; it counts itself when the write is done (thesis
   10.2.1).
 - PreVote (9.6), CheckQuorum (6.2) and loyalty to a live leader (4.2.3) are always on; they belong together.
+- While the lead is handed over (3.10) the leader appends nothing; a vote request that comes of it says so,
+  and loyal voters hear it.
 - *Hunting*: a broken link to the leader starts the PreVotes within milliseconds. See ``election.py``.
 - A refused AppendEntries carries a hint that skips whole terms, by one rule on both sides
   (``Log.last_at_or_below``).
@@ -35,8 +38,7 @@ Where we differ from the paper
 
 What is missing
 ---------------
-Snapshots (the log has its boundary), membership changes (``Membership`` is a value), leadership transfer,
-leader leases.
+Snapshots (the log has its boundary), membership changes (``Membership`` is a value), leader leases.
 """
 
 from raftkv.consensus.invariants import InvariantBroken

@@ -21,6 +21,7 @@ from raftkv.consensus.types import (
     Mark,
     Membership,
     NodeId,
+    SnapshotMeta,
     Term,
     Timing,
     Write,
@@ -45,6 +46,8 @@ class Core:
     messages: list[Envelope] = field(default_factory=list)
     promises: list[Envelope] = field(default_factory=list)
     grants: list[ReadGrant] = field(default_factory=list)
+    snapshots_for: list[NodeId] = field(default_factory=list)
+    installed: SnapshotMeta | None = None  # in this turn
     vote_pending: bool = False  # this term, or the vote in it, is on its way to the disk
     _first_unwritten: Index | None = None
     _written: HardState = HardState(Term(0), None)
@@ -70,22 +73,32 @@ class Core:
         if self._first_unwritten is None or index < self._first_unwritten:
             self._first_unwritten = index
 
+    def install(self, boundary: SnapshotMeta) -> None:
+        """The log is what a leader's snapshot holds, and nothing after it."""
+        self.log.reset(boundary)
+        self.commit_index = boundary.index
+        self.installed, self._first_unwritten = boundary, None
+
     def take_write(self) -> tuple[Write | None, Mark]:
         """What changed since the last turn and must become durable, and the mark of having it so."""
         hard_state = HardState(self.current_term, self.voted_for)
         mark = Mark(self.current_term, self.log.last_index)
-        if hard_state == self._written and self._first_unwritten is None:
+        if not self.has_write:
             return None, mark
         entries = (
             () if self._first_unwritten is None else self.log.slice(self._first_unwritten, max_bytes=1 << 62)
         )
-        write = Write(self.group, hard_state if hard_state != self._written else None, entries)
+        changed = hard_state if hard_state != self._written else None
+        write = Write(self.group, changed, entries, self.installed)
         self.vote_pending = self.vote_pending or hard_state != self._written
         self._written, self._first_unwritten = hard_state, None
         return write, mark
 
     @property
     def has_write(self) -> bool:
+        """Whether this turn has changed what must be durable."""
         return (
-            self._first_unwritten is not None or HardState(self.current_term, self.voted_for) != self._written
+            self._first_unwritten is not None
+            or self.installed is not None
+            or HardState(self.current_term, self.voted_for) != self._written
         )

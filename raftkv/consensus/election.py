@@ -38,6 +38,7 @@ class Election(Protocol):
     def on_request_vote(self, sender: NodeId, request: RequestVote) -> None: ...
     def on_request_vote_reply(self, sender: NodeId, reply: RequestVoteReply) -> bool: ...
     def own_vote_durable(self) -> bool: ...
+    def stand_now(self) -> None: ...
     def follow(self, term: Term, leader: NodeId | None) -> None: ...
     def hear_leader(self, leader: NodeId) -> Follower: ...
     def refuse_pre_vote(self, sender: NodeId, request: PreVote) -> None: ...
@@ -96,14 +97,20 @@ class RaftElection:
             core.send(peer, PreVote(Term(core.current_term + 1), log.last_index, log.last_term))
         self._count_pre_votes()
 
-    def _stand(self) -> None:
+    def stand_now(self) -> None:
+        """The leader of our term hands over to us: no PreVotes, and its voters may be disloyal to it."""
+        core = self._core
+        if core.node_id in core.membership.voters and not isinstance(core.role, Leader):
+            self._stand(transfer=True)
+
+    def _stand(self, *, transfer: bool = False) -> None:
         """Become a candidate. NB: its own vote, too, counts only once it is durable."""
         core = self._core
         core.current_term = Term(core.current_term + 1)
         core.voted_for = core.node_id
         core.role = Candidate(self._timeout(), {}, since_ms=core.now_ms)
         for peer in core.peers:
-            core.promise(peer, RequestVote(core.log.last_index, core.log.last_term))
+            core.promise(peer, RequestVote(core.log.last_index, core.log.last_term, transfer))
 
     def _lead(self) -> None:
         core = self._core

@@ -20,7 +20,7 @@ from raftkv.consensus.types import NO_SNAPSHOT, Entry, Index, SnapshotMeta, Term
 
 
 class Log:
-    """Entries after a snapshot boundary; today the boundary is always (0, 0), the start of time."""
+    """Entries after ``boundary``: what is below it, a snapshot holds."""
 
     __slots__ = ("_entries", "boundary")
 
@@ -40,7 +40,7 @@ class Log:
 
     @property
     def last_time_ms(self) -> int:
-        return self._entries[-1].time_ms if self._entries else 0
+        return self._entries[-1].time_ms if self._entries else self.boundary.time_ms
 
     def term_at(self, index: Index) -> Term | None:
         """The term of the entry at ``index``; None where this log has no entry and no boundary."""
@@ -102,6 +102,18 @@ class Log:
                 self.append(each)
             return new
         return ()
+
+    def compact(self, index: Index) -> None:
+        """Forget all up to ``index``, an entry that is here."""
+        position = index - self.boundary.index
+        last = self._entries[position - 1]
+        del self._entries[:position]
+        self.boundary = SnapshotMeta(last.index, last.term, last.time_ms)
+
+    def reset(self, boundary: SnapshotMeta) -> None:
+        """Begin anew after a snapshot whose last entry this log doesn't have."""
+        self.boundary = boundary
+        self._entries = []
 
     def last_at_or_below(self, index: Index, term: Term) -> Index:
         """The highest position not above ``index`` whose term is not above ``term``; at least the boundary.

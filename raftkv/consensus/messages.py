@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raftkv.consensus.types import Entry, GroupId, Index, NodeId, Term
+from raftkv.consensus.types import Entry, GroupId, Index, NodeId, SnapshotMeta, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,14 @@ class PreVoteReply:
 
 @dataclass(frozen=True, slots=True)
 class RequestVote:
-    """Section 5.2. A promise: it names a log that must be durable, and implies the candidate's own vote."""
+    """Section 5.2. A promise: it names a log that must be durable, and implies the candidate's own vote.
+
+    ``transfer``: the leader asked for it, so voters that hear it need not be loyal to it (thesis 4.2.3).
+    """
 
     last_log_index: Index
     last_log_term: Term
+    transfer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,15 @@ class AppendEntriesRefusal:
     prev_log_index: Index
     hint_index: Index
     hint_term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshot:
+    """Section 7: you lack what my log no longer has; this is where my snapshot ends. A node hears it when it
+    has the whole snapshot, durable: its bytes travel beside the messages. The answer: ``AppendEntriesReply``.
+    """
+
+    meta: SnapshotMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,18 @@ class Propose:
     batches: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TransferLeadership:
+    """A follower's client asks the leader to hand over to ``target``; None: to whom it finds fit."""
+
+    target: NodeId | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """The leader to the one that shall be next (thesis 3.10): you have all of my log, stand at once."""
+
+
 Message = (
     PreVote
     | PreVoteReply
@@ -122,12 +147,20 @@ Message = (
     | AppendEntries
     | AppendEntriesReply
     | AppendEntriesRefusal
+    | InstallSnapshot
     | Heartbeat
     | HeartbeatReply
     | ReadIndex
     | ReadIndexReply
     | Propose
+    | TransferLeadership
+    | TimeoutNow
 )
+
+FollowersMessage = (
+    AppendEntriesReply | AppendEntriesRefusal | HeartbeatReply | ReadIndex | Propose | TransferLeadership
+)
+"""What only a leader hears."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,10 @@ from raftkv.consensus.messages import (
     AppendEntriesRefusal,
     AppendEntriesReply,
     Envelope,
+    FollowersMessage,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteReply,
@@ -28,11 +30,15 @@ from raftkv.consensus.messages import (
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
+    TransferLeadership,
 )
 from raftkv.consensus.reads import Reads
 from raftkv.consensus.ready import ReadGrant, Ready
 from raftkv.consensus.replication import Replication
-from raftkv.consensus.roles import Follower, Leader, ReadRequest, Role
+from raftkv.consensus.roles import Follower, Leader, ReadRequest
+from raftkv.consensus.snapshots import Snapshots
+from raftkv.consensus.transfer import Transfers
 from raftkv.consensus.types import (
     Entry,
     EntryKind,
@@ -46,9 +52,10 @@ from raftkv.consensus.types import (
     Term,
     Timing,
 )
+from raftkv.consensus.view import View
 
 
-class Node:
+class Node(View):
     """One node of one group.
 
     ``hard_state`` and ``log`` are what was durable when the node last stopped. ``uniform(a, b)`` gives a
@@ -83,67 +90,10 @@ class Node:
         self._core.commit_index = self._core.log.boundary.index
         self._handed_index = self._core.commit_index  # the last entry given out to be applied
         self._election: Election = RaftElection(self._core)
-        self._replication = Replication(self._core)
+        self._snapshots = Snapshots(self._core)
+        self._replication = Replication(self._core, self._snapshots)
         self._reads = Reads(self._core, self._replication)
-
-    # -- what can be seen ----------------------------------------------------------------------------------
-
-    @property
-    def node_id(self) -> NodeId:
-        return self._core.node_id
-
-    @property
-    def membership(self) -> Membership:
-        return self._core.membership
-
-    @property
-    def timing(self) -> Timing:
-        return self._core.timing
-
-    @property
-    def role(self) -> Role:
-        """The role's own data; to be looked at, not changed."""
-        return self._core.role
-
-    @property
-    def current_term(self) -> Term:
-        return self._core.current_term
-
-    @property
-    def voted_for(self) -> NodeId | None:
-        return self._core.voted_for
-
-    @property
-    def commit_index(self) -> Index:
-        return self._core.commit_index
-
-    @property
-    def log(self) -> Log:
-        """The log in memory; to be looked at, not changed."""
-        return self._core.log
-
-    @property
-    def leader(self) -> NodeId | None:
-        """Who leads, as far as this node knows."""
-        role = self._core.role
-        if isinstance(role, Leader):
-            return self._core.node_id
-        return role.leader if isinstance(role, Follower) else None
-
-    @property
-    def due_ms(self) -> float:
-        """When ``tick`` must be called at the latest."""
-        role = self._core.role
-        if isinstance(role, Leader):
-            return min(role.heartbeat_due_ms, role.notice_due_ms)
-        return role.election_due_ms
-
-    @property
-    def fresh_ms(self) -> float:
-        """When this node last held all that was committed, as far as its leader knew; -inf: never since it
-        started.
-        """
-        return self._core.fresh_ms
+        self._transfers = Transfers(self._core)
 
     @property
     def has_more(self) -> bool:
@@ -170,19 +120,20 @@ class Node:
             self._election.tick()
         elif self._replication.has_quorum(core.role):
             self._replication.tick(core.role)
+            self._transfers.tick(core.role)
         else:
             self._election.follow(core.current_term, None)
 
     def propose(self, batches: Sequence[bytes]) -> bool:
         """Ask for ``batches`` to be appended, here or by the leader we know.
 
-        Returns False, and does nothing, without a leader or when too much waits to be committed. True
-        promises nothing: the batches are decided when they come back as committed entries; until then they
-        may be lost.
+        Returns False, and does nothing, without a leader, while we hand over the lead, or when too much waits
+        to be committed. True promises nothing: the batches are decided when they come back as committed
+        entries; until then they may be lost.
         """
         core = self._core
         if isinstance(core.role, Leader):
-            if core.role.unsettled_bytes > core.limits.max_unsettled_bytes:
+            if not self._replication.takes(core.role):
                 return False
             for batch in batches:
                 self._replication.append(core.role, EntryKind.BATCH, batch)
@@ -209,12 +160,30 @@ class Node:
         core.send(leader, ReadIndex(read_id))
         return True
 
+    def transfer(self, target: NodeId | None) -> bool:
+        """Ask that ``target`` lead in the leader's place; None: whoever the leader finds fittest.
+
+        Returns False, and does nothing, without a leader, for no voter, or where we lead and nobody is fit.
+        True promises nothing: who leads then is seen by ``leader``, and whether we still try by
+        ``hands_over_to``.
+        """
+        core = self._core
+        leader = self.leader
+        if leader is None or (target is not None and target not in core.membership.voters):
+            return False
+        if isinstance(core.role, Leader):
+            return self._transfers.begin(core.role, target)
+        core.send(leader, TransferLeadership(target))
+        return True
+
     def peer_lost(self, peer: NodeId) -> None:
         """The link to or from ``peer`` broke. A hint: what was in flight may be lost, and it may be dead."""
         role = self._core.role
         if isinstance(role, Leader) and peer in role.progress:
             progress = role.progress[peer]
-            progress.become_probe(Index(progress.match_index + 1))
+            if not progress.streaming:  # else how the snapshot's way ends is told
+                progress.become_probe(Index(progress.match_index + 1))
+            self._transfers.peer_lost(role, peer)
         elif isinstance(role, Follower) and role.leader == peer:
             self._election.leader_lost()
 
@@ -231,13 +200,26 @@ class Node:
         elif self._election.own_vote_durable():
             self._begin_term()
 
+    def compact(self, index: Index) -> None:
+        """A durable snapshot covers the log up to ``index``: forget that much. Who is further behind will be
+        sent a snapshot (section 7).
+        """
+        self._snapshots.compact(index, self._handed_index)
+
+    def snapshot_ended(self, peer: NodeId) -> None:
+        """The way of a snapshot to ``peer`` is over, well or not. If by the next heartbeat it hasn't told us
+        that it holds it, another is sent.
+        """
+        self._snapshots.ended(peer)
+
     def step(self, envelope: Envelope) -> None:
         """Take in a message. Strangers' are dropped; the term rule of section 5.1 is applied here, once."""
         core = self._core
         sender, term, message = envelope.sender, envelope.term, envelope.message
         if envelope.group != core.group or envelope.receiver != core.node_id or sender not in core.peers:
             return
-        if isinstance(message, PreVote | RequestVote) and self._is_loyal():
+        is_wished = isinstance(message, RequestVote) and message.transfer  # by the leader itself
+        if isinstance(message, PreVote | RequestVote) and not is_wished and self._is_loyal():
             # Deposing a leader that we hear would only disturb; not even the term is taken (thesis 4.2.3).
             if isinstance(message, PreVote):
                 self._election.refuse_pre_vote(sender, message)
@@ -255,7 +237,11 @@ class Node:
         if isinstance(core.role, Leader):
             self._reads.pump(core.role)
             self._replication.pump(core.role)
+            self._transfers.pump(core.role)
         write, mark = core.take_write()
+        installed, core.installed = core.installed, None
+        if installed is not None:
+            self._handed_index = installed.index
         # NB: a promise of a term that ended within this turn is void; what it covered may be cut already.
         promises = tuple(each for each in core.promises if each.term == core.current_term)
         committed: tuple[Entry, ...] = ()
@@ -264,8 +250,17 @@ class Node:
                 Index(self._handed_index + 1), core.limits.max_apply_bytes, core.commit_index
             )
             self._handed_index = committed[-1].index
-        ready = Ready(tuple(core.messages), write, promises, mark, committed, tuple(core.grants))
-        core.messages, core.promises, core.grants = [], [], []
+        ready = Ready(
+            tuple(core.messages),
+            write,
+            promises,
+            mark,
+            committed,
+            tuple(core.grants),
+            installed,
+            tuple(core.snapshots_for),
+        )
+        core.messages, core.promises, core.grants, core.snapshots_for = [], [], [], []
         return ready
 
     # -- the rest ------------------------------------------------------------------------------------------
@@ -296,7 +291,7 @@ class Node:
                 self._election.refuse_pre_vote(sender, message)
             case RequestVote():
                 core.send(sender, RequestVoteReply(granted=False))
-            case AppendEntries() | Heartbeat():
+            case AppendEntries() | Heartbeat() | InstallSnapshot():
                 core.send(sender, HeartbeatReply(0))  # only its envelope's term matters
             case _:
                 pass
@@ -304,9 +299,12 @@ class Node:
     def _dispatch(self, sender: NodeId, message: Message) -> None:
         role = self._core.role
         match message:
-            case AppendEntries() | Heartbeat():
+            case AppendEntries() | Heartbeat() | InstallSnapshot():
                 self._on_leader(sender, message)
-            case AppendEntriesReply() | AppendEntriesRefusal() | HeartbeatReply() | ReadIndex() | Propose():
+            case AppendEntriesReply() | AppendEntriesRefusal() | HeartbeatReply() | ReadIndex():
+                if isinstance(role, Leader):
+                    self._on_follower(role, sender, message)
+            case Propose() | TransferLeadership():
                 if isinstance(role, Leader):
                     self._on_follower(role, sender, message)
             case PreVote():
@@ -320,10 +318,12 @@ class Node:
                     self._begin_term()
             case ReadIndexReply():
                 self._core.grants.append(ReadGrant(message.context, message.index))
+            case TimeoutNow():
+                self._election.stand_now()
             case _:
                 assert_never(message)
 
-    def _on_leader(self, sender: NodeId, message: AppendEntries | Heartbeat) -> None:
+    def _on_leader(self, sender: NodeId, message: AppendEntries | Heartbeat | InstallSnapshot) -> None:
         """The leader of our term spoke."""
         core = self._core
         if isinstance(core.role, Leader):
@@ -331,15 +331,12 @@ class Node:
         follower = self._election.hear_leader(sender)
         if isinstance(message, AppendEntries):
             self._replication.on_append(sender, message)
+        elif isinstance(message, InstallSnapshot):
+            self._snapshots.on_install(sender, message.meta)
         else:
             self._replication.on_heartbeat(follower, sender, message)
 
-    def _on_follower(
-        self,
-        leader: Leader,
-        sender: NodeId,
-        message: AppendEntriesReply | AppendEntriesRefusal | HeartbeatReply | ReadIndex | Propose,
-    ) -> None:
+    def _on_follower(self, leader: Leader, sender: NodeId, message: FollowersMessage) -> None:
         """A follower of our term answered, or asks."""
         leader.progress[sender].heard_ms = self._core.now_ms
         match message:
@@ -353,13 +350,8 @@ class Node:
             case ReadIndex():
                 self._reads.register(leader, ReadRequest(sender, message.context))
             case Propose():
-                self._append_forwarded(leader, sender, message)
+                self._replication.append_forwarded(leader, sender, message)
+            case TransferLeadership():
+                self._transfers.begin(leader, message.target)
             case _:
                 assert_never(message)
-
-    def _append_forwarded(self, leader: Leader, sender: NodeId, message: Propose) -> None:
-        if leader.unsettled_bytes > self._core.limits.max_unsettled_bytes:
-            return  # its node asks again
-        for batch in message.batches:
-            index = self._replication.append(leader, EntryKind.BATCH, batch)
-            leader.forwarded.append((index, sender))

@@ -1,9 +1,9 @@
 """A follower as its leader sees it.
 
-Two modes. *Probe*: where the logs agree isn't known; one AppendEntries at a time, the next after its answer
+Three modes. *Probe*: where the logs agree isn't known; one AppendEntries at a time, the next after its answer
 (or, empty, with a heartbeat). *Replicate*: they agree up to ``match_index`` and entries are pipelined ahead
-of the answers, within a window bounded in messages and bytes (thesis 10.2.1). A third mode, snapshot, comes
-with snapshots.
+of the answers, within a window bounded in messages and bytes (thesis 10.2.1). *Snapshot*: what it lacks is
+gone from our log; a snapshot is on its way, or will be with the next heartbeat, and entries wait for it.
 
 Invariants: ``match_index`` never decreases within a term; ``next_index > match_index``.
 """
@@ -20,6 +20,7 @@ from raftkv.consensus.types import Entry, Index
 class Mode(Enum):
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class Progress:
     match_index: Index = Index(0)  # known to be durable there and equal to ours
     mode: Mode = Mode.PROBE
     probing: bool = False  # a probe is out, unanswered
+    streaming: bool = False  # a snapshot is on its way
     inflight: deque[tuple[Index, int]] = field(default_factory=deque)  # (last index, bytes) of each, in order
     inflight_bytes: int = 0
     acked_round: int = 0  # the highest heartbeat round it answered
@@ -43,9 +45,16 @@ class Progress:
         self.inflight.clear()
         self.inflight_bytes = 0
 
+    def become_snapshot(self) -> None:
+        self.mode = Mode.SNAPSHOT
+        self.streaming = True
+        self.probing = False
+        self.inflight.clear()
+        self.inflight_bytes = 0
+
     def has_room(self, max_messages: int, max_bytes: int) -> bool:
-        if self.mode is Mode.PROBE:
-            return not self.probing
+        if self.mode is not Mode.REPLICATE:
+            return self.mode is Mode.PROBE and not self.probing
         return len(self.inflight) < max_messages and self.inflight_bytes < max_bytes
 
     def sent(self, entries: tuple[Entry, ...]) -> None:
@@ -66,7 +75,7 @@ class Progress:
             self.inflight_bytes -= self.inflight.popleft()[1]
         advanced = match_index > self.match_index
         self.match_index = max(self.match_index, match_index)
-        if self.mode is Mode.PROBE and (advanced or match_index == self.next_index - 1):
+        if self.mode is not Mode.REPLICATE and (advanced or match_index == self.next_index - 1):
             self.mode, self.probing = Mode.REPLICATE, False
             self.next_index = Index(self.match_index + 1)
         self.next_index = max(self.next_index, Index(self.match_index + 1))
@@ -78,5 +87,5 @@ class Progress:
         """
         moved = self.match_index > self.match_at_beat
         self.match_at_beat = self.match_index
-        waiting = self.probing if self.mode is Mode.PROBE else bool(self.inflight)
+        waiting = self.probing or bool(self.inflight)
         return waiting and not moved

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raftkv.consensus.messages import Envelope
-from raftkv.consensus.types import Entry, Index, Mark, Write
+from raftkv.consensus.types import Entry, Index, Mark, NodeId, SnapshotMeta, Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,12 @@ class Ready:
     3. ``promises`` leave only when this Ready's write *and every write before it* is durable. With no write
        here and none under way, that is at once.
     4. then ``Node.persisted(mark)`` is called, if there was a write.
-    5. ``committed`` is applied in log order; it need not wait for this node's own disk, since a majority has
-    it. 6. ``reads`` are answered once their index is applied.
+    5. the machine becomes that of the snapshot ``installed``, if there is one: all before it is in it.
+    6. ``committed`` is applied in log order; it need not wait for this node's own disk, since a majority has
+       it.
+    7. ``reads`` are answered once their index is applied.
+    8. Each of ``snapshots_for`` is sent a snapshot that reaches our log's beginning, or further;
+       ``Node.snapshot_ended`` is told when that is over.
     """
 
     messages: tuple[Envelope, ...]
@@ -35,3 +39,5 @@ class Ready:
     mark: Mark
     committed: tuple[Entry, ...]
     reads: tuple[ReadGrant, ...]
+    installed: SnapshotMeta | None = None
+    snapshots_for: tuple[NodeId, ...] = ()

@@ -15,16 +15,19 @@ from raftkv.consensus.messages import (
     AppendEntriesReply,
     Heartbeat,
     HeartbeatReply,
+    Propose,
 )
 from raftkv.consensus.progress import Mode, Progress
 from raftkv.consensus.quorum import majority_value
 from raftkv.consensus.roles import Follower, Leader
+from raftkv.consensus.snapshots import Snapshots
 from raftkv.consensus.types import Entry, EntryKind, Index, NodeId
 
 
 class Replication:
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, snapshots: Snapshots) -> None:
         self._core = core
+        self._snapshots = snapshots
 
     # -- the leader ----------------------------------------------------------------------------------------
 
@@ -38,6 +41,16 @@ class Replication:
         leader.unsettled_bytes += len(data)
         return entry.index
 
+    def takes(self, leader: Leader) -> bool:
+        """Whether more may be appended now: not while we hand over, nor with too much unsettled."""
+        return leader.transfer is None and leader.unsettled_bytes <= self._core.limits.max_unsettled_bytes
+
+    def append_forwarded(self, leader: Leader, sender: NodeId, message: Propose) -> None:
+        """Append what ``sender``'s clients asked for; where we take nothing, its node asks again."""
+        if self.takes(leader):
+            for batch in message.batches:
+                leader.forwarded.append((self.append(leader, EntryKind.BATCH, batch), sender))
+
     def pump(self, leader: Leader) -> None:
         """At a turn's end, send each follower what it has room for: one batch a turn."""
         for peer, progress in leader.progress.items():
@@ -48,6 +61,8 @@ class Replication:
     def _send_entries(self, peer: NodeId, progress: Progress) -> None:
         core, limits = self._core, self._core.limits
         while progress.has_room(limits.max_inflight_messages, limits.max_inflight_bytes):
+            if self._snapshots.needed(peer, progress):
+                return
             if progress.next_index > core.log.last_index and progress.mode is Mode.REPLICATE:
                 return
             entries = core.log.slice(progress.next_index, limits.max_append_bytes)
@@ -114,8 +129,9 @@ class Replication:
             for peer, progress in leader.progress.items():
                 # Something was lost, or the peer is slow: an empty AppendEntries finds out which. If entries
                 # are missing there, its refusal leads back to a probe.
-                if progress.stalled():
+                if progress.stalled() and not self._snapshots.needed(peer, progress):
                     self._send_append(peer, progress, ())
+                self._snapshots.retry(progress)
 
     def has_quorum(self, leader: Leader) -> bool:
         """CheckQuorum: whether a majority has been heard within an election timeout (thesis 6.2)."""
@@ -134,10 +150,15 @@ class Replication:
         """The logs differ at what we took for granted: go back, whole terms at a time, and probe."""
         progress, log = leader.progress[sender], self._core.log
         probing = progress.mode is Mode.PROBE
-        stale = refusal.prev_log_index <= progress.match_index or (
-            probing and refusal.prev_log_index != progress.next_index - 1
+        stale = (
+            progress.mode is Mode.SNAPSHOT
+            or refusal.prev_log_index <= progress.match_index
+            or (probing and refusal.prev_log_index != progress.next_index - 1)
         )
         if stale:
+            return
+        if refusal.hint_index < log.boundary.index:
+            progress.become_probe(Index(refusal.hint_index + 1))  # where our log no longer reaches
             return
         hint = log.last_at_or_below(refusal.hint_index, refusal.hint_term)
         progress.become_probe(Index(min(hint + 1, refusal.prev_log_index)))
@@ -180,13 +201,17 @@ class Replication:
         """AppendEntries receiver, Figure 2 rules 2-5."""
         core = self._core
         log = core.log
-        if not log.matches(request.prev_log_index, request.prev_log_term):
+        entries = request.entries
+        if request.prev_log_index < log.boundary.index:
+            # What lies before our log's beginning is committed, hence the same (L9): look at the rest only.
+            entries = entries[log.boundary.index - request.prev_log_index :]
+        elif not log.matches(request.prev_log_index, request.prev_log_term):
             hint = log.last_at_or_below(request.prev_log_index, request.prev_log_term)
             hint_term = log.term_at(hint)
             assert hint_term is not None
             core.send(sender, AppendEntriesRefusal(request.prev_log_index, hint, hint_term))
             return
-        new = log.splice(request.entries, core.commit_index)
+        new = log.splice(entries, core.commit_index)
         if new:
             core.changed_from(new[0].index)
         covered = Index(request.prev_log_index + len(request.entries))

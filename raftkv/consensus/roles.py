@@ -50,6 +50,15 @@ class ReadRound:
 
 
 @dataclass(slots=True)
+class Transfer:
+    """The lead is being handed over to ``target``."""
+
+    target: NodeId
+    deadline_ms: float  # from then on we lead as before
+    ask_due_ms: float = float("-inf")  # when TimeoutNow is sent (again), once the target has all of our log
+
+
+@dataclass(slots=True)
 class Leader:
     progress: dict[NodeId, Progress]  # the other voters, sorted
     term_start: Index  # the index of this term's no-op: nothing is decided here before it commits
@@ -70,6 +79,7 @@ class Leader:
     forwarded: deque[tuple[Index, NodeId]] = field(
         default_factory=deque
     )  # entries whose asker waits for the commit
+    transfer: Transfer | None = None  # while one is under way nothing is appended
 
 
 Role = Follower | PreCandidate | Candidate | Leader

@@ -54,13 +54,14 @@ class HardState:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMeta:
-    """The boundary below which the log is gone: the last entry a snapshot covers. (0, 0) is no snapshot."""
+    """The last entry that a snapshot covers, or the one before a log's first. All zero: there is none."""
 
     index: Index
     term: Term
+    time_ms: int  # cluster time of that entry
 
 
-NO_SNAPSHOT = SnapshotMeta(Index(0), Term(0))
+NO_SNAPSHOT = SnapshotMeta(Index(0), Term(0), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What one turn must make durable, in this order: ``hard_state`` (if it changed), then ``entries``.
+    """What one turn must make durable: ``hard_state`` (if it changed), then ``boundary``, then ``entries``.
 
     ``entries`` are consecutive; where the first one's index is not beyond the last durable entry, everything
     from that index on is replaced (a conflicting suffix was cut, section 5.3).
@@ -89,6 +90,8 @@ class Write:
     group: GroupId
     hard_state: HardState | None
     entries: tuple[Entry, ...]
+    boundary: SnapshotMeta | None = None
+    """A leader's snapshot was installed: the log begins after it, and nothing that was there before stays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from raftkv.consensus.log import Log
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.node import Node
 from raftkv.consensus.types import GroupId, HardState, NodeId, Term
-from raftkv.errors import StartError
+from raftkv.errors import RaftkvError, StartError, TimedOut
 from raftkv.kv.machine import KvMachine
 from raftkv.replica import Replica
+from raftkv.server.door import Door
 from raftkv.server.driver import Driver
 from raftkv.server.service import NodeService
 from raftkv.storage.datadir import DataDir
@@ -42,8 +43,8 @@ EXIT_BROKEN = 70  # sysexits EX_SOFTWARE: a broken invariant
 EXIT_PORT = 73  # EX_CANTCREAT
 
 _GROUP = GroupId(0)
-_DRAIN_S = 2.0  # for requests that wait when the node is told to stop
 _GOODBYE_S = 1.0  # for connections to end by themselves
+_LOOK_S = 0.01  # how often a stopping node looks whether it is done
 _GC_THRESHOLDS = (10_000, 20, 20)  # hardly anything here is cyclic, and there is much of it: look seldom
 _PUBLISH_S = 0.25  # how often the other nodes are told this one's status
 _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
@@ -56,6 +57,7 @@ class NodeProcess:
         self._config = config
         self._failure: StartError | None = None
         self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()  # what is not done by now is not done any more
         loop = asyncio.get_running_loop()
         hard_state, entries = recovered.groups.get(_GROUP, (HardState(Term(0), None), ()))
         self._machine = KvMachine()
@@ -95,28 +97,30 @@ class NodeProcess:
             loop.add_signal_handler(number, self._on_signal, number)
         api = RestServer(self._service, self._machine.store, self._api_limits())
         runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
+        door = Door(api)
         publisher = asyncio.create_task(self._publish())
         try:
             await self._network.start()
             self._driver.start()
             await runner.setup()
-            await self._listen(runner)
+            await self._open(door)
             logger.info("serving", url=self._config.client_url, peers=str(self._config.peer_listen))
             await self._stopping.wait()
-            await self._drain()
+            await self._leave(api, door)
         finally:
             publisher.cancel()
             self._driver.stop("this node is stopping; ask another")
+            await door.close()
             await runner.cleanup()
             await self._network.close()
             await asyncio.to_thread(self._disk.close)
         if self._failure is not None:
             raise self._failure
 
-    async def _listen(self, runner: web.ServerRunner) -> None:
+    async def _open(self, door: Door) -> None:
         listen = self._config.listen
         try:
-            await web.TCPSite(runner, listen.host, listen.port, backlog=1024).start()
+            await door.open(listen)
         except OSError as error:
             reason = error.strerror or str(error)
             raise StartError(f"cannot listen for clients on {listen}: {reason}", EXIT_PORT) from None
@@ -142,17 +146,52 @@ class NodeProcess:
     # -- the end -------------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int) -> None:
+        if self._stopping.is_set():
+            logger.info("stopping at once", signal=signal.Signals(number).name)
+            self._hurried.set()
+            return
         logger.info("stopping", signal=signal.Signals(number).name)
+        self._service.stopping = True
         self._stopping.set()
 
-    async def _drain(self) -> None:
-        """Take no more requests, and give those that wait a moment to be answered."""
-        self._driver.refuse("this node is stopping; ask another")
+    async def _leave(self, api: RestServer, door: Door) -> None:
+        """Until all is done that can be, or we are told to hurry, or something fails."""
+        leaving = asyncio.create_task(self._leave_in_order(api, door))
+        hurried = asyncio.create_task(self._hurried.wait())
+        await asyncio.wait({leaving, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (leaving, hurried):
+            task.cancel()
+        for result in await asyncio.gather(leaving, hurried, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+    async def _leave_in_order(self, api: RestServer, door: Door) -> None:
+        """First the lead goes, with everything still served; then nobody new comes in; then those within are
+        answered. So writes stop for no longer than the handover takes, and no request is lost.
+        """
+        await self._hand_over()
+        await door.close()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _DRAIN_S
-        # Once in a node's life: not worth an event on the hot path.
-        while self._failure is None and not self._driver.idle and loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        deadline = loop.time() + self._config.drain_ms / 1000
+        await api.drain(deadline - loop.time())
+        # Those whose clients are gone. Once in a node's life: not worth an event on the hot path.
+        while not self._driver.idle and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        await self._hand_over()  # it may have been elected meanwhile
+
+    async def _hand_over(self) -> None:
+        """If we lead, let the fittest follower lead, within an election timeout; else we go all the same."""
+        loop, node_id = asyncio.get_running_loop(), self._config.node_id
+        deadline = loop.time() + self._config.timing.election_timeout_min_ms / 1000
+        while self._service.leader == node_id and loop.time() < deadline:
+            try:
+                leader, term = await self._driver.transfer(None, (deadline - loop.time()) * 1000)
+                logger.info("handed over", leader=leader, term=term)
+            except TimedOut as error:  # its target may have died: then there is time for another
+                logger.warning("not handed over", reason=str(error))
+            except RaftkvError as error:
+                logger.info("not handed over", reason=str(error))
+                return
 
     def _on_fatal(self, error: BaseException) -> None:
         if self._failure is None:
@@ -163,6 +202,7 @@ class NodeProcess:
             else:
                 self._failure = StartError(f"a bug: {error!r}", EXIT_BROKEN)
             logger.error("this node stops", reason=str(self._failure), exc_info=error)
+        self._hurried.set()
         self._stopping.set()
 
     # The driver needs the disk and the network, and they call the driver: these tie the knot.

@@ -17,7 +17,7 @@ import structlog
 
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.ready import Ready
-from raftkv.consensus.types import NodeId
+from raftkv.consensus.types import NodeId, Term
 from raftkv.errors import RaftkvError, ShuttingDown
 from raftkv.ports import Storage, Transport
 from raftkv.replica import Replica
@@ -69,6 +69,13 @@ class Driver:
         ticket: asyncio.Future[None] = self._loop.create_future()
         self._admit()
         self._replica.barrier(ticket, self._now_ms() + timeout_ms)
+        self._wake()
+        return ticket
+
+    def transfer(self, target: NodeId | None, timeout_ms: float) -> asyncio.Future[tuple[NodeId, Term]]:
+        ticket: asyncio.Future[tuple[NodeId, Term]] = self._loop.create_future()
+        self._admit()
+        self._replica.transfer(target, ticket, self._now_ms() + timeout_ms)
         self._wake()
         return ticket
 
@@ -174,10 +181,6 @@ class Driver:
 
     # -- the end -------------------------------------------------------------------------------------------
 
-    def refuse(self, detail: str) -> None:
-        """Take no more requests; those that wait go on."""
-        self._refuse_detail = detail
-
     @property
     def idle(self) -> bool:
         """Whether no request waits."""
@@ -187,7 +190,7 @@ class Driver:
         """Stop for good; whoever still waits is told, each with the outcome that is true for it."""
         if self._stopped:
             return
-        self.refuse(detail)
+        self._refuse_detail = detail
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()

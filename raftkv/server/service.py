@@ -38,9 +38,11 @@ class NodeService:
         self._machine = machine
         self._disk = disk
         self._network = network
+        self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
         self.barrier = driver.barrier
+        self.transfer = driver.transfer
         self.staleness_ms = driver.staleness_ms
 
     @property

@@ -18,6 +18,7 @@ from raftkv.consensus.messages import (
     Envelope,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     PreVote,
     PreVoteReply,
     Propose,
@@ -25,6 +26,8 @@ from raftkv.consensus.messages import (
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
+    TransferLeadership,
 )
 
 KEPT_LINES = 2_000
@@ -56,7 +59,9 @@ def _answer(granted: bool) -> str:
 _IN_WORDS: dict[type, Callable[[Any], str]] = {
     PreVote: lambda m: f"PreVote for {m.next_term} log {m.last_log_index}@{m.last_log_term}",
     PreVoteReply: lambda m: f"PreVoteReply for {m.next_term} {_answer(m.granted)}",
-    RequestVote: lambda m: f"RequestVote log {m.last_log_index}@{m.last_log_term}",
+    RequestVote: lambda m: (
+        f"RequestVote log {m.last_log_index}@{m.last_log_term}{' as wished' if m.transfer else ''}"
+    ),
     RequestVoteReply: lambda m: f"RequestVoteReply {_answer(m.granted)}",
     AppendEntries: lambda m: (
         f"AppendEntries {m.prev_log_index}@{m.prev_log_term} +{len(m.entries)} commit {m.leader_commit}"
@@ -65,11 +70,14 @@ _IN_WORDS: dict[type, Callable[[Any], str]] = {
     AppendEntriesRefusal: lambda m: (
         f"AppendEntriesRefusal {m.prev_log_index} hint {m.hint_index}@{m.hint_term}"
     ),
+    InstallSnapshot: lambda m: f"InstallSnapshot {m.meta.index}@{m.meta.term}",
     Heartbeat: lambda m: f"Heartbeat {m.round} commit {m.leader_commit} match {m.match_index}",
     HeartbeatReply: lambda m: f"HeartbeatReply {m.round}",
     ReadIndex: lambda m: f"ReadIndex {m.context:x}",
     ReadIndexReply: lambda m: f"ReadIndexReply {m.context:x} at {m.index}",
     Propose: lambda m: f"Propose {len(m.batches)}",
+    TransferLeadership: lambda m: f"TransferLeadership to {m.target or 'anyone'}",
+    TimeoutNow: lambda m: "TimeoutNow",
 }
 
 

@@ -27,6 +27,7 @@ from raftkv.consensus.messages import (
     Envelope,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteReply,
@@ -35,8 +36,10 @@ from raftkv.consensus.messages import (
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
+    TransferLeadership,
 )
-from raftkv.consensus.types import Entry, EntryKind
+from raftkv.consensus.types import Entry, EntryKind, SnapshotMeta
 from raftkv.wire.errors import WireError
 from raftkv.wire.frames import (
     MAX_ARRAY_ITEMS,
@@ -52,8 +55,8 @@ MAX_GROUP = (1 << 32) - 1
 
 # Upper bounds of what surrounds the opaque bytes, so that a frame can be bounded before it is packed.
 _ENVELOPE_BYTES = (
-    5 + 2 * 66 + 9 + 1 + 3 * 9 + 5 + 5
-)  # group, two ids, term, kind, three fields, two array headers
+    5 + 2 * 66 + 9 + 1 + 66 + 5 + 5
+)  # group, two ids, term, kind, an id or three numbers, two array headers
 _ENTRY_BYTES = 1 + 9 + 9 + 1 + 9 + 5
 _BATCH_BYTES = 5
 
@@ -144,6 +147,12 @@ def _read_pre_vote_reply(fields: list[Any]) -> PreVoteReply:
     return PreVoteReply(next_term, _read_bool(granted))
 
 
+def _read_request_vote(fields: list[Any]) -> RequestVote:
+    last_log_index, last_log_term, transfer = fields
+    check_numbers((last_log_index, last_log_term))
+    return RequestVote(last_log_index, last_log_term, _read_bool(transfer))
+
+
 def _read_request_vote_reply(fields: list[Any]) -> RequestVoteReply:
     return RequestVoteReply(_read_bool(fields[0]))
 
@@ -203,6 +212,13 @@ def _read_propose(fields: list[Any]) -> Propose:
     return Propose(tuple(batches))
 
 
+def _read_transfer_leadership(fields: list[Any]) -> TransferLeadership:
+    target = fields[0]
+    if target is not None:
+        check_name(target)
+    return TransferLeadership(target)
+
+
 @dataclass(frozen=True, slots=True)
 class _Codec:
     """A message kind. ``number`` is on the wire: never renumber, never reuse."""
@@ -217,7 +233,7 @@ class _Codec:
 _CODECS = (
     _Codec(0, PreVote, 3, lambda m: (m.next_term, m.last_log_index, m.last_log_term), _numbers(PreVote)),
     _Codec(1, PreVoteReply, 2, lambda m: (m.next_term, m.granted), _read_pre_vote_reply),
-    _Codec(2, RequestVote, 2, lambda m: (m.last_log_index, m.last_log_term), _numbers(RequestVote)),
+    _Codec(2, RequestVote, 3, lambda m: (m.last_log_index, m.last_log_term, m.transfer), _read_request_vote),
     _Codec(3, RequestVoteReply, 1, lambda m: (m.granted,), _read_request_vote_reply),
     _Codec(4, AppendEntries, 4, _write_append_entries, _read_append_entries),
     _Codec(5, AppendEntriesReply, 1, lambda m: (m.match_index,), _numbers(AppendEntriesReply)),
@@ -233,6 +249,15 @@ _CODECS = (
     _Codec(9, ReadIndex, 1, lambda m: (m.context,), _numbers(ReadIndex)),
     _Codec(10, ReadIndexReply, 2, lambda m: (m.context, m.index), _numbers(ReadIndexReply)),
     _Codec(11, Propose, 1, _write_propose, _read_propose),
+    _Codec(12, TransferLeadership, 1, lambda m: (m.target,), _read_transfer_leadership),
+    _Codec(13, TimeoutNow, 0, lambda m: (), lambda fields: TimeoutNow()),
+    _Codec(
+        14,
+        InstallSnapshot,
+        3,
+        lambda m: (m.meta.index, m.meta.term, m.meta.time_ms),
+        _numbers(lambda *fields: InstallSnapshot(SnapshotMeta(*fields))),
+    ),
 )
 
 _WRITERS = {codec.message: (codec.number, codec.write) for codec in _CODECS}

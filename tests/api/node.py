@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from raftkv.api import Limits, RestServer
-from raftkv.consensus.types import NodeId
+from raftkv.consensus.types import NodeId, Term
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.store import Store
@@ -69,6 +70,8 @@ class FakeService:
     staleness: float | None = 12.4
     propose_error: BaseException | None = None
     barrier_error: BaseException | None = None
+    transfer_error: BaseException | None = None
+    stopping: bool = False
     timeouts_ms: list[float] = field(default_factory=list)  # as each propose and barrier was given
     commands: list[bytes] = field(default_factory=list)
     status_report: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +89,13 @@ class FakeService:
         assert applied is not None
         assert applied.results is not None
         return applied.results[0]
+
+    async def transfer(self, target: NodeId | None, timeout_ms: float) -> tuple[NodeId, Term]:
+        self.timeouts_ms.append(timeout_ms)
+        if self.transfer_error is not None:
+            raise self.transfer_error
+        self.leader = target or NodeId("n3")
+        return self.leader, Term(7)
 
     async def barrier(self, timeout_ms: float) -> None:
         self.timeouts_ms.append(timeout_ms)
@@ -127,6 +137,11 @@ class RestNode:
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         port: int = self._runner.addresses[0][1]
         return port
+
+    def drain(self, within_s: float) -> Future[None]:
+        """Begin to let the connections go, as a node that stops does."""
+        assert self._server is not None
+        return asyncio.run_coroutine_threadsafe(self._server.drain(within_s), self._thread.loop)
 
     def wait_for_no_connections(self) -> None:
         """Until the server has seen that its clients are gone."""

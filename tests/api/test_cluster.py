@@ -76,6 +76,16 @@ def test_readiness_asks_a_majority(node: RestNode, client: Connection, query: st
         assert unready.json["checks"] == {"quorum": False, "leader": "n2", "links": {"n2": True}}
 
 
+def test_a_node_that_was_told_to_stop_is_not_ready_though_it_serves(
+    node: RestNode, client: Connection
+) -> None:
+    node.service.stopping = True
+    reply = client.request("GET", "/readyz?verbose")
+    assert (reply.status, reply.json["status"]) == (503, "stopping")
+    assert reply.json["checks"]["quorum"] is True
+    assert client.request("PUT", "/v1/kv/k", body=b"v").status == 201
+
+
 def test_a_node_that_stops_is_not_ready(node: RestNode, client: Connection) -> None:
     node.service.barrier_error = ShuttingDown("going")
     reply = client.request("GET", "/readyz")

@@ -13,6 +13,7 @@ from raftkv.errors import (
     KeyNotFound,
     MethodNotAllowed,
     NoQuorum,
+    NoSuccessor,
     NotFound,
     Outcome,
     RaftkvError,
@@ -36,6 +37,7 @@ STATUS = {
     UriTooLong: (414, "uri_too_long"),
     TooManyRequests: (429, "too_many_requests"),
     NoQuorum: (503, "no_quorum"),
+    NoSuccessor: (503, "no_successor"),
     ShuttingDown: (503, "shutting_down"),
     TimedOut: (504, "timeout"),
 }

@@ -35,6 +35,7 @@ class Stub:
     ready: bool = True
     members: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # "PUT /v1/kv/a?timeout=..." in order
+    bodies: list[dict[str, Any]] = field(default_factory=list)  # of POST /v1/cluster/leader
     revision: int = 0
     port: int = 0
     released: threading.Event = field(default_factory=threading.Event)
@@ -51,6 +52,9 @@ class Stub:
             return 200, self.status
         if path == "/v1/cluster":
             return 200, {"members": self.members}
+        if path == "/v1/cluster/leader":
+            self.bodies.append(json.loads(body))
+            return 200, {"leader": self.bodies[-1].get("id", "n3"), "term": 7}
         if path == "/v1/kv":
             return self._page(query)
         return self._key(method, unquote_to_bytes(path.removeprefix("/v1/kv/")), query, body)
@@ -146,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         if stub.fail != CUT_LATE:
             self._send(status, answer)
 
-    do_GET = do_PUT = do_DELETE = _handle
+    do_GET = do_PUT = do_POST = do_DELETE = _handle
 
     def _send(self, status: int, answer: Any) -> None:
         raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()

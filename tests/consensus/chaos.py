@@ -39,6 +39,7 @@ class Chaos:
             exact_clocks=self.random.random() < 0.5,
         )
         self.next_id = 0
+        self.installed = 0  # how often a snapshot took a log's place
         self.overwritten = 0  # how often a conflicting suffix was cut from a disk
         self.cluster.on_write = self._see_write
         pick = self.random.choice
@@ -58,6 +59,8 @@ class Chaos:
             (self.restart, 3),
             (self.peer_lost, pick([0, 0.5, 3])),
             (self.change_disk, pick([0, 1, 3])),
+            (self.snapshot, pick([0, 1, 5])),
+            (self.end_stream, 3),
         ]
         self.reordering = pick([0.0, 0.1, 0.5])
 
@@ -68,6 +71,7 @@ class Chaos:
         self.must_recover()
 
     def _see_write(self, server: Server, write: Write) -> None:
+        self.installed += write.boundary is not None
         if write.entries and write.entries[0].index <= len(server.disk.entries):
             self.overwritten += 1
 
@@ -159,6 +163,17 @@ class Chaos:
         """A hint that may be false."""
         if (name := self._living()) and len(self.names) > 1:
             self.cluster.peer_lost(name, self.random.choice([each for each in self.names if each != name]))
+
+    def snapshot(self) -> None:
+        living = [server.node_id for server in self.cluster.living if server.applied]
+        if living:
+            self.cluster.snapshot(self.random.choice(living), keep=self.random.choice([0, 0, 2, 10]))
+
+    def end_stream(self) -> None:
+        """Well, or broken off."""
+        if self.cluster.streams:
+            stream = self.random.choice(self.cluster.streams)
+            self.cluster.finish(stream, arrives=self.random.random() < 0.7)
 
     # -- the clients ---------------------------------------------------------------------------------------
 

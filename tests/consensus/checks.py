@@ -85,7 +85,8 @@ class Checks:
         if after == before:
             return
         self._commits[node.node_id] = after
-        entries = node.log.slice(Index(before + 1), 1 << 62, after)
+        first = max(before, node.log.boundary.index) + 1  # a restart may begin after a snapshot
+        entries = node.log.slice(Index(first), 1 << 62, after)
         for entry in entries:
             if entry.index > len(self.committed):
                 self.committed.append(entry)

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raftkv.consensus import Envelope, Log, Node, Ready
+from raftkv.consensus.messages import InstallSnapshot
 from raftkv.consensus.ready import ReadGrant
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import (
+    NO_SNAPSHOT,
     Entry,
     EntryKind,
+    GroupId,
     HardState,
     Index,
     Limits,
     Mark,
     Membership,
     NodeId,
+    SnapshotMeta,
     Term,
     Timing,
     Write,
@@ -44,10 +48,15 @@ def entries(*terms: int, first: int = 1) -> list[Entry]:
 
 @dataclass
 class Disk:
-    """What one server has durably, and the writes under way to it, oldest first."""
+    """What one server has durably, and the writes under way to it, oldest first.
+
+    A snapshot is the list of the entries that it covers, and so is the log: it always begins at 1 here, with
+    those of the snapshot where it was begun after one.
+    """
 
     hard_state: HardState = HardState(Term(0), None)
-    entries: list[Entry] = field(default_factory=list)
+    log: list[Entry] = field(default_factory=list)
+    snapshot: list[Entry] = field(default_factory=list)  # the newest
     slow: bool = False
     queue: deque[tuple[Write | None, tuple[Envelope, ...], Mark]] = field(default_factory=deque)
 
@@ -56,15 +65,39 @@ class Disk:
         write, _, _ = self.queue.popleft()
         if write is not None:
             self.hard_state = write.hard_state or self.hard_state
+            if write.boundary is not None:
+                index = write.boundary.index
+                assert len(self.snapshot) >= index, "a log that begins after a snapshot that isn't durable"
+                self.log[:] = self.snapshot[:index]
             if write.entries:
                 first = write.entries[0].index
-                assert first <= len(self.entries) + 1, (
-                    f"a write from {first} leaves a gap after {len(self.entries)}"
-                )
-                self.entries[first - 1 :] = write.entries
-                assert [each.index for each in self.entries[first - 1 :]] == list(
-                    range(first, len(self.entries) + 1)
-                )
+                assert first <= len(self.log) + 1, f"a write from {first} leaves a gap after {len(self.log)}"
+                self.log[first - 1 :] = write.entries
+                assert [each.index for each in self.log[first - 1 :]] == list(range(first, len(self.log) + 1))
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What a start finds: the log, or the snapshot alone where the log doesn't have its end."""
+        covered = len(self.snapshot)
+        has_end = covered == 0 or (len(self.log) >= covered and self.log[covered - 1] == self.snapshot[-1])
+        return self.log if has_end else self.snapshot
+
+    @property
+    def boundary(self) -> SnapshotMeta:
+        return boundary_of(self.snapshot)
+
+
+def boundary_of(covered: Sequence[Entry]) -> SnapshotMeta:
+    """The meta of a snapshot of these entries."""
+    return SnapshotMeta(covered[-1].index, covered[-1].term, covered[-1].time_ms) if covered else NO_SNAPSHOT
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A snapshot on its way."""
+
+    envelope: Envelope  # what the receiver hears when it has all of it
+    covered: list[Entry]
 
 
 @dataclass
@@ -106,10 +139,12 @@ class Cluster:
         self.exact_clocks = exact_clocks
         self.now_ms = 0.0
         self.links: dict[Link, deque[Envelope]] = {}
+        self.streams: list[Stream] = []
         self.cuts: set[Link] = set()
         self.checks = Checks(len(self.membership.voters))
         self.observe: Observer = lambda server, ready: None
         self.on_send: Callable[[Envelope], None] = lambda envelope: None
+        self.on_stream: Callable[[Stream], None] = lambda stream: None
         self.on_write: Callable[[Server, Write], None] = lambda server, write: None
         self.servers: dict[str, Server] = {}
         for name in self.membership.voters:
@@ -160,6 +195,11 @@ class Cluster:
                 disk.queue.append((ready.write, ready.promises, ready.mark))
             else:
                 self._release(server, ready.promises)
+            if ready.installed is not None:
+                assert server.disk.boundary == ready.installed, "installed before it was durable"
+                server.applied[:] = server.disk.snapshot
+            for receiver in ready.snapshots_for:
+                self._stream(server, receiver)
             for each in ready.committed:
                 assert each.index == len(server.applied) + 1, "applied out of order"
                 server.applied.append(each)
@@ -198,6 +238,38 @@ class Cluster:
         server = self.servers[name]
         self._complete(server)
         self.turn(server)
+
+    # -- snapshots -----------------------------------------------------------------------------------------
+
+    def snapshot(self, name: str, keep: int = 0) -> SnapshotMeta:
+        """A snapshot of what ``name`` has applied becomes durable; its log forgets all but ``keep`` of it."""
+        server = self.servers[name]
+        server.disk.snapshot = list(server.applied)
+        meta = server.disk.boundary
+        self.node(name).compact(Index(max(0, meta.index - keep)))
+        self.turn(server)
+        return meta
+
+    def _stream(self, server: Server, receiver: NodeId) -> None:
+        meta, node = server.disk.boundary, self.node(server.node_id)
+        assert meta.index >= node.log.boundary.index, "the log begins after what the snapshot covers"
+        envelope = Envelope(GroupId(0), server.node_id, receiver, node.current_term, InstallSnapshot(meta))
+        stream = Stream(envelope, list(server.disk.snapshot))
+        self.streams.append(stream)
+        self.on_stream(stream)
+
+    def finish(self, stream: Stream, *, arrives: bool = True) -> None:
+        """A snapshot's way ends; unless it ``arrives``, in nothing."""
+        self.streams.remove(stream)
+        sender, receiver = (self.servers[each] for each in (stream.envelope.sender, stream.envelope.receiver))
+        if arrives and receiver.node is not None:
+            # What a node has applied isn't replaced by less.
+            if len(stream.covered) > max(len(receiver.disk.snapshot), receiver.node.commit_index):
+                receiver.disk.snapshot = stream.covered
+            self.receive(stream.envelope)
+        if sender.node is not None:
+            sender.node.snapshot_ended(receiver.node_id)
+            self.turn(sender)
 
     # -- the network ---------------------------------------------------------------------------------------
 
@@ -268,13 +340,15 @@ class Cluster:
 
     def restart(self, name: str) -> None:
         server = self.servers[name]
+        server.applied = list(server.disk.snapshot)
+        server.disk.log = list(server.disk.entries)
         server.node = Node(
             server.node_id,
             self.membership,
             uniform=self.uniform(name),
             now_ms=self.now_ms,
             hard_state=server.disk.hard_state,
-            log=Log(server.disk.entries),
+            log=Log(server.disk.entries[server.disk.boundary.index :], server.disk.boundary),
             timing=self.timing,
             limits=self.limits,
         )
@@ -289,6 +363,11 @@ class Cluster:
     def read(self, name: str, read_id: int) -> bool:
         self.checks.read_asked(read_id)
         taken = self.node(name).read(read_id)
+        self.turn(self.servers[name])
+        return taken
+
+    def transfer(self, name: str, target: str | None) -> bool:
+        taken = self.node(name).transfer(None if target is None else NodeId(target))
         self.turn(self.servers[name])
         return taken
 
@@ -321,6 +400,8 @@ class Cluster:
             self.now_ms = at
             for server in self.living:
                 self.tick(server.node_id)
+            for stream in list(self.streams):
+                self.finish(stream)
             for link in sorted(self.links):
                 for _ in range(len(self.links[link]) if link not in self.cuts else 0):
                     self.deliver(link)

@@ -26,6 +26,7 @@ def test_the_runs_are_worth_something() -> None:
     assert sum(len(run.cluster.checks.committed) for run in runs) > 400
     assert sum(len(run.cluster.checks.granted) for run in runs) > 200
     assert sum(run.overwritten for run in runs) > 0
+    assert sum(run.installed for run in runs) > 0
 
 
 def test_a_seed_is_one_run() -> None:

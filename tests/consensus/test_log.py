@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raftkv.consensus import InvariantBroken, Log
 from raftkv.consensus.quorum import VoteResult, majority, majority_value, tally
-from raftkv.consensus.types import Entry, Index, Membership, NodeId, SnapshotMeta, Term
+from raftkv.consensus.types import Entry, EntryKind, Index, Membership, NodeId, SnapshotMeta, Term
 from tests.consensus.harness import entry
 
 logs_of_terms = st.lists(st.integers(1, 6), max_size=12).map(sorted)
@@ -121,12 +121,12 @@ def test_what_a_log_refuses() -> None:
     with pytest.raises(InvariantBroken, match="committed index 2"):
         log.splice([entry(2, 4)], Index(2))
     with pytest.raises(InvariantBroken):
-        Log([entry(6, 2)], SnapshotMeta(Index(5), Term(2))).slice(Index(5), 1)
+        Log([entry(6, 2)], SnapshotMeta(Index(5), Term(2), 0)).slice(Index(5), 1)
 
 
 def test_a_log_after_a_boundary() -> None:
     """The seam for snapshots: the boundary matches, what lies below is not known."""
-    log = Log([entry(6, 2)], SnapshotMeta(Index(5), Term(2)))
+    log = Log([entry(6, 2)], SnapshotMeta(Index(5), Term(2), 0))
     assert (log.last_index, log.last_term) == (6, 2)
     assert log.matches(Index(5), Term(2))
     assert log.term_at(Index(4)) is None
@@ -170,3 +170,25 @@ def test_membership_is_sorted_and_unique() -> None:
     for bad in ((), (NodeId("b"), NodeId("a")), (NodeId("a"), NodeId("a"))):
         with pytest.raises(ValueError, match="voters"):
             Membership(bad)
+
+
+def test_a_compacted_log_keeps_what_follows() -> None:
+    log = Log([Entry(Index(i), Term(t), EntryKind.BATCH, 10 * i, b"") for i, t in enumerate((1, 1, 2, 2), 1)])
+    log.compact(Index(3))
+    assert log.boundary == SnapshotMeta(Index(3), Term(2), 30)
+    assert (log.last_index, log.last_term, log.last_time_ms) == (4, 2, 40)
+    assert [log.term_at(Index(index)) for index in (2, 3, 4, 5)] == [None, 2, 2, None]
+    assert [each.index for each in log.slice(Index(4), 1 << 20)] == [4]
+    log.compact(Index(4))
+    assert (log.last_index, log.last_term, log.last_time_ms) == (4, 2, 40)
+    log.append(entry(5, 2))
+
+
+def test_a_reset_log_begins_after_the_snapshot() -> None:
+    log = Log([entry(1, 1), entry(2, 1)])
+    log.reset(SnapshotMeta(Index(7), Term(3), 70))
+    assert (log.last_index, log.last_term, log.last_time_ms) == (7, 3, 70)
+    assert not log.is_up_to_date(Index(9), Term(2))
+    log.append(entry(8, 3))
+    assert log.last_at_or_below(Index(20), Term(9)) == 8
+    assert log.last_at_or_below(Index(3), Term(1)) == 7

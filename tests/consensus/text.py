@@ -12,6 +12,7 @@ from raftkv.consensus.messages import (
     AppendEntriesReply,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     Message,
     PreVote,
     PreVoteReply,
@@ -20,6 +21,8 @@ from raftkv.consensus.messages import (
     ReadIndexReply,
     RequestVote,
     RequestVoteReply,
+    TimeoutNow,
+    TransferLeadership,
 )
 from raftkv.consensus.roles import Candidate, Follower, Leader, PreCandidate
 from raftkv.consensus.types import Entry, Write
@@ -47,7 +50,8 @@ def message_text(message: Message) -> str:
         case PreVoteReply():
             return f"{name} next={message.next_term} {_verdict(message.granted)}"
         case RequestVote():
-            return f"{name} last={message.last_log_index}@{message.last_log_term}"
+            wished = " transfer" if message.transfer else ""
+            return f"{name} last={message.last_log_index}@{message.last_log_term}{wished}"
         case RequestVoteReply():
             return f"{name} {_verdict(message.granted)}"
         case AppendEntries():
@@ -57,6 +61,8 @@ def message_text(message: Message) -> str:
             return f"{name} match={message.match_index}"
         case AppendEntriesRefusal():
             return f"{name} prev={message.prev_log_index} hint={message.hint_index}@{message.hint_term}"
+        case InstallSnapshot():
+            return f"{name} {message.meta.index}@{message.meta.term}"
         case Heartbeat():
             return f"{name} round={message.round} commit={message.leader_commit} match={message.match_index}"
         case HeartbeatReply():
@@ -67,6 +73,10 @@ def message_text(message: Message) -> str:
             return f"{name} {message.context} index={message.index}"
         case Propose():
             return f"{name} {' '.join(batch.decode() for batch in message.batches)}"
+        case TransferLeadership():
+            return f"{name} to={message.target or 'anyone'}"
+        case TimeoutNow():
+            return name
         case _:
             assert_never(message)
 
@@ -79,6 +89,8 @@ def write_text(write: Write) -> str:
     parts = []
     if write.hard_state is not None:
         parts.append(f"term={write.hard_state.current_term} vote={write.hard_state.voted_for or '-'}")
+    if write.boundary is not None:
+        parts.append(f"after={write.boundary.index}@{write.boundary.term}")
     if write.entries:
         parts.append(f"entries={entries_text(write.entries)}")
     return " ".join(parts)

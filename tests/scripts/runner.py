@@ -19,8 +19,11 @@ Everything is deterministic: time stands still unless told to move; n1's electio
 ``slow n1`` ``fast n1``               writes wait for ``write``; they complete at once (the default)
 ``write n1 [N]``                      the oldest N (1) writes of n1's disk complete
 ``propose n1 a b`` ``read n1 7``      a client's batches; a client's read
+``transfer n1 [n2]``                  n1's client wishes that n2 lead, or whoever is fittest
 ``lost n1 n2``                        n1 is told that its link to n2 broke
 ``crash n1 [N]`` ``restart n1``       kill it, after N of its waiting writes; start it from its disk
+``snapshot n1 [N]``                   what n1 applied is in a durable snapshot; its log keeps the last N (0)
+``arrive n1→n2`` ``fail n1→n2``       the snapshot on its way there has come whole; it never will
 ``status`` ``logs`` ``progress n1``   look: roles, logs (commit after |), a leader's view of the others
 ====================================  ==================================================================
 
@@ -36,7 +39,7 @@ from collections.abc import Callable, Iterator
 
 from raftkv.consensus import Envelope, Ready
 from raftkv.consensus.types import Entry, Index, Limits, Timing, Write
-from tests.consensus.harness import Cluster, Link, Server, entries
+from tests.consensus.harness import Cluster, Link, Server, Stream, entries
 from tests.consensus.text import (
     entries_text,
     entry_text,
@@ -100,11 +103,17 @@ class Player:
         if self._roles.get(server.node_id) != role:
             self._roles[server.node_id] = role
             self._lines.append(role)
+        if ready.installed is not None:
+            meta = ready.installed
+            self._lines.append(f"{server.node_id} installs the snapshot {meta.index}@{meta.term}")
         if ready.write is not None:
             self._lines.append(f"{server.node_id} writes {write_text(ready.write)}")
         if ready.committed:
             self._lines.append(f"{server.node_id} applies {entries_text(ready.committed)}")
         self._lines += [f"{server.node_id} may read {each.read_id} at {each.index}" for each in ready.reads]
+
+    def _streams(self, stream: Stream) -> None:
+        self._lines.append(f"{envelope_text(stream.envelope)} is on its way")
 
     def _wrote(self, server: Server, write: Write) -> None:
         if server.disk.slow:
@@ -127,7 +136,7 @@ class Player:
         names = [f"n{i}" for i in range(1, int(size) + 1)]
         self._cluster = Cluster(names, uniform=_chance, limits=limits, timing=timing, logs=logs)
         self._cluster.observe, self._cluster.on_send = self._ready, self._sent
-        self._cluster.on_write = self._wrote
+        self._cluster.on_write, self._cluster.on_stream = self._wrote, self._streams
         self._roles = {name: role_text(self._cluster.node(name)) for name in names}
 
     def _do_elect(self, name: str) -> None:
@@ -209,8 +218,26 @@ class Player:
         if not self.cluster.read(name, int(read_id)):
             self._lines.append("refused")
 
+    def _do_transfer(self, name: str, target: str = "") -> None:
+        if not self.cluster.transfer(name, target or None):
+            self._lines.append("refused")
+
     def _do_lost(self, name: str, peer: str) -> None:
         self.cluster.peer_lost(name, peer)
+
+    def _do_snapshot(self, name: str, keep: str = "0") -> None:
+        meta = self.cluster.snapshot(name, int(keep))
+        self._lines.insert(0, f"{name} has a snapshot {meta.index}@{meta.term}")
+
+    def _stream(self, link: str) -> Stream:
+        ends = tuple(link.split("→"))
+        return next(s for s in self.cluster.streams if (s.envelope.sender, s.envelope.receiver) == ends)
+
+    def _do_arrive(self, link: str) -> None:
+        self.cluster.finish(self._stream(link))
+
+    def _do_fail(self, link: str) -> None:
+        self.cluster.finish(self._stream(link), arrives=False)
 
     def _do_crash(self, name: str, written: str = "0") -> None:
         self.cluster.crash(name, int(written))
@@ -229,8 +256,11 @@ class Player:
             if server.node is None:
                 self._lines.append(f"{server.node_id} is down")
                 continue
-            texts = [entry_text(each) for each in server.node.log.slice(Index(1), 1 << 62)]
-            texts.insert(server.node.commit_index, "|")
+            log = server.node.log
+            texts = [entry_text(each) for each in log.slice(Index(log.boundary.index + 1), 1 << 62)]
+            texts.insert(server.node.commit_index - log.boundary.index, "|")
+            if log.boundary.index:
+                texts.insert(0, f"({log.boundary.index}@{log.boundary.term})")
             self._lines.append(f"{server.node_id}: {' '.join(texts)}")
 
     def _do_progress(self, name: str) -> None:

@@ -134,11 +134,8 @@ async def test_stop_with_nobody_waiting() -> None:
 
 
 @in_virtual_time
-async def test_refuse_lets_those_who_wait_go_on() -> None:
+async def test_idle_is_who_has_answered_all() -> None:
     rig, waiters = await with_waiters()
-    rig.driver.refuse("this node is stopping")
-    with pytest.raises(ShuttingDown):
-        rig.put()
     await settle()
     assert not rig.driver.idle
     rounds = [message.round for message in rig.sent(Heartbeat) if isinstance(message, Heartbeat)]

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from raftkv.consensus import messages as m
-from raftkv.consensus.types import Entry, EntryKind, GroupId, Index, NodeId, Term
+from raftkv.consensus.types import Entry, EntryKind, GroupId, Index, NodeId, SnapshotMeta, Term
 from raftkv.wire.frames import MAX_NUMBER
 
 numbers = st.integers(0, MAX_NUMBER) | st.integers(0, 300)
@@ -35,7 +35,7 @@ def append_entries(draw: st.DrawFn) -> m.AppendEntries:
 messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.PreVote, numbers, numbers, numbers),
     st.builds(m.PreVoteReply, numbers, st.booleans()),
-    st.builds(m.RequestVote, numbers, numbers),
+    st.builds(m.RequestVote, numbers, numbers, st.booleans()),
     st.builds(m.RequestVoteReply, st.booleans()),
     append_entries(),
     st.builds(m.AppendEntriesReply, numbers),
@@ -45,6 +45,9 @@ messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.ReadIndex, numbers),
     st.builds(m.ReadIndexReply, numbers, numbers),
     st.builds(m.Propose, st.lists(blobs, max_size=4).map(tuple)),
+    st.builds(m.TransferLeadership, st.none() | names.map(NodeId)),
+    st.builds(m.TimeoutNow),
+    st.builds(m.InstallSnapshot, st.builds(SnapshotMeta, numbers, numbers, numbers)),
 )
 
 

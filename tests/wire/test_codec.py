@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raftkv.consensus import messages as m
-from raftkv.consensus.types import Entry, EntryKind, GroupId, Index, NodeId, Term
+from raftkv.consensus.types import Entry, EntryKind, GroupId, Index, NodeId, SnapshotMeta, Term
 from raftkv.wire.codec import decode_envelopes, encode_envelopes, envelope_size
 from raftkv.wire.errors import WireError
 from raftkv.wire.frames import MAX_ARRAY_ITEMS, FrameKind, pack_frame
@@ -29,7 +29,7 @@ GOLDEN: dict[type, tuple[Any, str]] = {
         "920198 00 a26e31 a26e32 07 00 08 cd012c 07",
     ),
     m.PreVoteReply: (m.PreVoteReply(Term(8), True), "920197 00 a26e31 a26e32 07 01 08 c3"),
-    m.RequestVote: (m.RequestVote(Index(300), Term(7)), "920197 00 a26e31 a26e32 07 02 cd012c 07"),
+    m.RequestVote: (m.RequestVote(Index(300), Term(7), True), "920198 00 a26e31 a26e32 07 02 cd012c 07 c3"),
     m.RequestVoteReply: (m.RequestVoteReply(False), "920196 00 a26e31 a26e32 07 03 c2"),
     m.AppendEntries: (
         m.AppendEntries(
@@ -48,6 +48,12 @@ GOLDEN: dict[type, tuple[Any, str]] = {
     m.ReadIndex: (m.ReadIndex(2**40), "920196 00 a26e31 a26e32 07 09 cf0000010000000000"),
     m.ReadIndexReply: (m.ReadIndexReply(3, Index(301)), "920197 00 a26e31 a26e32 07 0a 03 cd012d"),
     m.Propose: (m.Propose((b"one", b"")), "920196 00 a26e31 a26e32 07 0b 92 c4036f6e65 c400"),
+    m.TransferLeadership: (m.TransferLeadership(NodeId("n3")), "920196 00 a26e31 a26e32 07 0c a26e33"),
+    m.TimeoutNow: (m.TimeoutNow(), "920195 00 a26e31 a26e32 07 0d"),
+    m.InstallSnapshot: (
+        m.InstallSnapshot(SnapshotMeta(Index(300), Term(6), 1234)),
+        "920198 00 a26e31 a26e32 07 0e cd012c 06 cd04d2",
+    ),
 }
 
 
@@ -92,7 +98,8 @@ def test_size_counts_every_entry_and_batch_in_full() -> None:
         for offset in range(50)
     )
     append = m.AppendEntries(Index(top - 1001), Term(top), entries, Index(top))
-    for message in (append, m.Propose((b"x" * 70_000,) * 50)):
+    handover = m.TransferLeadership(NodeId("z" * 64))
+    for message in (append, m.Propose((b"x" * 70_000,) * 50), handover):
         one = m.Envelope(GroupId(2**32 - 1), NodeId("x" * 64), NodeId("y" * 64), Term(top), message)
         assert len(encode_envelopes([one])) - 2 <= envelope_size(one)
 

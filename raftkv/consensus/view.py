@@ -1,0 +1,78 @@
+"""What can be seen of a node from outside."""
+
+from __future__ import annotations
+
+from raftkv.consensus.core import Core
+from raftkv.consensus.log import Log
+from raftkv.consensus.roles import Follower, Leader, Role
+from raftkv.consensus.types import Index, Membership, NodeId, Term, Timing
+
+
+class View:
+    """The readable side of ``Node``."""
+
+    _core: Core
+
+    @property
+    def node_id(self) -> NodeId:
+        return self._core.node_id
+
+    @property
+    def membership(self) -> Membership:
+        return self._core.membership
+
+    @property
+    def timing(self) -> Timing:
+        return self._core.timing
+
+    @property
+    def role(self) -> Role:
+        """The role's own data; to be looked at, not changed."""
+        return self._core.role
+
+    @property
+    def current_term(self) -> Term:
+        return self._core.current_term
+
+    @property
+    def voted_for(self) -> NodeId | None:
+        return self._core.voted_for
+
+    @property
+    def commit_index(self) -> Index:
+        return self._core.commit_index
+
+    @property
+    def log(self) -> Log:
+        """The log in memory; to be looked at, not changed."""
+        return self._core.log
+
+    @property
+    def leader(self) -> NodeId | None:
+        """Who leads, as far as this node knows."""
+        role = self._core.role
+        if isinstance(role, Leader):
+            return self._core.node_id
+        return role.leader if isinstance(role, Follower) else None
+
+    @property
+    def hands_over_to(self) -> NodeId | None:
+        """To whom this leader is handing over; None: to nobody, or it doesn't lead."""
+        role = self._core.role
+        return role.transfer.target if isinstance(role, Leader) and role.transfer else None
+
+    @property
+    def due_ms(self) -> float:
+        """When ``tick`` must be called at the latest."""
+        role = self._core.role
+        if isinstance(role, Leader):
+            due_ms = min(role.heartbeat_due_ms, role.notice_due_ms)
+            return min(due_ms, role.transfer.deadline_ms) if role.transfer else due_ms
+        return role.election_due_ms
+
+    @property
+    def fresh_ms(self) -> float:
+        """When this node last held all that was committed, as far as its leader knew; -inf: never since it
+        started.
+        """
+        return self._core.fresh_ms
