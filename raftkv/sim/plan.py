@@ -20,6 +20,8 @@ FAULTS = (
     "kill",  # a process ends; the kernel keeps what it was given
     "storm",  # several at once, or all
     "beheading",  # for a while, whoever leads is struck again and again
+    "stop",  # it is told to: hands over, answers, ends
+    "transfer",  # somebody asks a node to make another lead
     "pause",
     "slow_disk",
     "fsync_error",
