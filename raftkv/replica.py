@@ -271,13 +271,12 @@ class Replica:
         name = applied.batch
         if name.incarnation != self._incarnation or name.node != self._node.node_id:
             return
-        batch = self._inflight.pop(name.seq, None)
-        if batch is not None:  # None: given up, its waiters were told "unknown"
-            self._answers += [
-                (waiter.ticket, result)
-                for waiter, result in zip(batch.waiters, applied.results, strict=True)
-                if waiter.ticket is not None
-            ]
+        batch = self._inflight.get(name.seq)
+        if batch is None or batch.data != data:  # given up ("unknown"), or only named as ours: a peer lies
+            return
+        del self._inflight[name.seq]
+        answered = zip(batch.waiters, applied.results, strict=True)
+        self._answers += [(waiter.ticket, result) for waiter, result in answered if waiter.ticket is not None]
 
     # -- reads ---------------------------------------------------------------------------------------------
 
@@ -300,7 +299,7 @@ class Replica:
         for index, waiters in self._granted:
             if index <= self.last_applied:
                 self._answers += [(waiter.ticket, None) for waiter in waiters]
-            else:
+            elif waiters:  # all gone: a peer that lies may have granted what never comes
                 still.append((index, waiters))
         self._granted = still
 

@@ -58,7 +58,7 @@ class ClusterHandlers:
                     "reported_ms_ago": None if peer.status_age_ms is None else round(peer.status_age_ms),
                 }
             )
-            commit_index = max(commit_index, (peer.status or {}).get("commit_index") or 0)
+            commit_index = max(commit_index, members[-1]["commit_index"] or 0)
         for member in members:
             applied = member["last_applied"]
             member["lag"] = None if applied is None else max(0, commit_index - applied)
@@ -149,9 +149,22 @@ def _target_of(body: bytes) -> NodeId | None:
     return None if target is None else NodeId(target)
 
 
+_SUMMARY = {
+    "role": str,
+    "term": int,
+    "commit_index": int,
+    "last_applied": int,
+    "last_index": int,
+    "revision": int,
+}
+
+
 def _summary(status: Any) -> dict[str, Any]:
-    names = ("role", "term", "commit_index", "last_applied", "last_index", "revision")
-    return {name: status.get(name) for name in names}
+    """What a status says of these; None for what isn't of its type: a peer's is its own word."""
+    return {
+        name: value if type(value := status.get(name)) is expected else None
+        for name, expected in _SUMMARY.items()
+    }
 
 
 def _json(body: Any, status: int = 200) -> web.Response:

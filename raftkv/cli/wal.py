@@ -172,13 +172,23 @@ def _command(command: Any) -> dict[str, Any]:
             case [Opcode.DELETE, bytes() as key, condition]:
                 shown = {"op": "delete", **text_or_base64("key", key)}
             case _:
-                return {"op": "unknown", "command": repr(command)}
+                return _unknown(command)
         if condition is None:
             return shown
         kind, revisions = condition
+        if not all(type(revision) is int for revision in revisions):
+            return _unknown(command)
         return {**shown, "condition": ConditionKind(kind).name.lower(), "revisions": list(revisions)}
     except (ValueError, TypeError):  # a condition of a newer version
-        return {"op": "unknown", "command": repr(command)}
+        return _unknown(command)
+
+
+def _unknown(command: Any) -> dict[str, Any]:
+    try:
+        shown = repr(command)
+    except RecursionError:
+        shown = "nested too deeply to be shown"
+    return {"op": "unknown", "command": shown}
 
 
 def _command_in_words(command: Mapping[str, Any]) -> str:

@@ -204,7 +204,7 @@ def decode_hard_state(record: Record) -> HardState:
     try:
         name = voted_for.decode()
     except UnicodeDecodeError:
-        raise UnknownFormatError(f"a vote for {voted_for!r}") from None
+        raise UnknownFormatError(f"a vote for {voted_for[:40]!r}") from None
     return HardState(Term(_U64.unpack_from(record.body)[0]), NodeId(name) if name else None)
 
 

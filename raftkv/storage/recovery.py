@@ -1,7 +1,8 @@
 """From the files of a directory to the state they hold. Reads only; what to do about it is the WAL's.
 
 Rules: segments follow each other without a hole, and so do batches, across segments; every entry follows the
-one before it in its group, or replaces it and all after it (a conflicting suffix was cut, section 5.3).
+one before it in its group, or replaces it and all after it (a conflicting suffix was cut, section 5.3); terms
+never go down along a log.
 Whatever breaks a rule raises ``StartError`` (65) naming file and offset: it never guesses.
 """
 
@@ -26,6 +27,7 @@ from raftkv.storage.scan import SegmentScan
 from raftkv.storage.segment import Owner, check_owner, damaged, decode_header, newer, segment_paths
 
 NO_HARD_STATE = HardState(Term(0), None)
+MAX_INCARNATION = (1 << 31) - 1  # with 32 bits more it numbers reads, in a signed 64-bit number
 
 
 @dataclass(slots=True)
@@ -34,6 +36,11 @@ class GroupReplay:
 
     hard_state: HardState = NO_HARD_STATE
     entries: list[Entry] = field(default_factory=list)  # consecutive, from index 1
+
+    @property
+    def term_before_last(self) -> Term:
+        """That of the last entry but one; 0 where there is none."""
+        return self.entries[-2].term if len(self.entries) > 1 else Term(0)
 
     def put(self, entry: Entry) -> bool:
         """Append ``entry``, or replace from its index on; False where it would leave a gap."""
@@ -71,16 +78,24 @@ class Replay:
         try:
             if record.type == RecordType.ENTRY:
                 entry = decode_entry(record)
-                if not self.group(record.group).put(entry):
+                group = self.group(record.group)
+                if not group.put(entry):
                     last = self.next_index(record.group) - 1
                     what = f"entry {entry.index} of group {record.group} follows entry {last}"
                     raise damaged(path, record.offset, what)
+                before = group.term_before_last
+                if entry.term < before:
+                    what = f"entry {entry.index} of group {record.group} has term {entry.term}, and the one "
+                    raise damaged(path, record.offset, f"{what}before it {before}")
             elif record.type == RecordType.HARD_STATE:
                 self.group(record.group).hard_state = decode_hard_state(record)
             elif record.type == RecordType.BOOT:
                 incarnation = decode_boot(record)
                 if incarnation < self.incarnation:
                     what = f"incarnation {incarnation} follows {self.incarnation}"
+                    raise damaged(path, record.offset, what)
+                if incarnation >= MAX_INCARNATION:
+                    what = f"incarnation {incarnation} is more than a node can have"
                     raise damaged(path, record.offset, what)
                 self.incarnation = incarnation
             else:

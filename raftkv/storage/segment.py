@@ -32,6 +32,7 @@ _MAGIC = b"raftkvWL"
 _VERSION = 1
 # magic, version, cluster id, segment number, first index, first batch, salt, length of the node id, node id
 _FIELDS = struct.Struct("<8sI8sQQQIB64s")
+_NAME_AT = 48
 _CRC_AT = HEADER_BYTES - 4
 _NAME = re.compile(r"wal-(\d{10})-(\d{20})\.log")
 
@@ -91,7 +92,12 @@ def decode_header(data: bytes, path: Path) -> SegmentHeader:
         raise damaged(path, 0, "this is no WAL segment of raftkv")
     if version != _VERSION:
         raise newer(path, 8, f"format version {version}")
-    owner = Owner(cluster.hex(), NodeId(node_id[:length].decode()))
+    try:
+        if length > len(node_id):
+            raise ValueError(length)
+        owner = Owner(cluster.hex(), NodeId(node_id[:length].decode()))
+    except ValueError:  # bytes that aren't UTF-8, too
+        raise damaged(path, _NAME_AT, "the node id is not a name") from None
     header = SegmentHeader(owner, number, index, batch, salt)
     if header.name != path.name:
         raise damaged(path, 0, f"the file's header says that its name is {header.name}")

@@ -194,7 +194,13 @@ class Listener:
         receive = link.socket.receive
         node, me = link.hello.node_id, self._identity.node_id
         while True:
-            message = await receive()
+            try:
+                message = await receive()
+            except (
+                OSError,
+                aiohttp.ClientError,
+            ):  # aiohttp answers pings in there, also of who has just gone
+                return "connection lost"
             if message.type is not aiohttp.WSMsgType.BINARY:
                 return ending(message, link.socket)
             try:

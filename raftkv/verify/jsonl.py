@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -35,6 +36,7 @@ from raftkv.verify.history import (
 
 _NUMBER = (int, float)
 _REQUIRED = object()
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class BadHistory(ValueError):
@@ -49,7 +51,7 @@ def read_history(lines: Iterable[str]) -> History:
             continue
         try:
             history.append(_operation(_Fields(json.loads(line), "the line")))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             raise BadHistory(f"line {number}: {error}") from None
     return history
 
@@ -78,6 +80,8 @@ class _Fields:
         # NB: True is an int to Python, but no number here.
         if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
             raise ValueError(f"{name!r} can't be {json.dumps(value)[:80]}")
+        if isinstance(value, str) and _HALF_CHARACTER.search(value):  # JSON can say it, but no terminal can
+            raise ValueError(f"{name!r} has half a character: {json.dumps(value)[:80]}")
         return value
 
     def count(self, name: str, default: Any = None) -> Any:

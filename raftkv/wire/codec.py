@@ -5,8 +5,9 @@ An envelope on the wire: ``[group, sender, receiver, term, kind, field, ...]``; 
 in.
 
 Rules:
-- Decoding trusts nothing: each number, bool, id and length is checked, and entries follow on
-  ``prev_log_index`` without a gap. What is wrong is a ``WireError``, never another exception.
+- Decoding trusts nothing: each number, bool, id and length is checked; entries follow on ``prev_log_index``
+  without a gap, and their terms never decrease and are none of the future. What is wrong is a ``WireError``,
+  never another exception.
 - This is the hot path, a few thousand frames a second: one msgpack call a frame, and no Python per byte.
 - Entry data and proposed batches are opaque.
 
@@ -114,7 +115,10 @@ def _read_envelope(item: Any) -> Envelope:
     count, read = _READERS[kind]
     if len(fields) != count:
         raise WireError(f"message kind {kind} has {count} fields, not {len(fields)}")
-    return Envelope(group, sender, receiver, term, read(fields))
+    message = read(fields)
+    if type(message) is AppendEntries and message.entries and message.entries[-1].term > term:
+        raise WireError(f"an entry of term {message.entries[-1].term} in a message of term {term}")
+    return Envelope(group, sender, receiver, term, message)
 
 
 # --- one pair a message; a reader gets as many fields as its line in the table says ---
@@ -166,10 +170,14 @@ def _read_append_entries(fields: list[Any]) -> AppendEntries:
     if type(items) is not list:
         raise WireError(f"entries are an array, not {show(items)}")
     entries = []
-    index = prev_log_index
+    index, term = prev_log_index, prev_log_term
     for item in items:
         index += 1
-        entries.append(_read_entry(item, index))
+        entry = _read_entry(item, index)
+        if entry.term < term:  # a log can't hold this: told here, it costs a link, and later the node
+            raise WireError(f"entry {index} of term {entry.term} follows one of term {term}")
+        term = entry.term
+        entries.append(entry)
     return AppendEntries(prev_log_index, prev_log_term, tuple(entries), leader_commit)
 
 

@@ -13,7 +13,7 @@ Must not know: what the items of a frame mean.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any
 
@@ -27,6 +27,7 @@ MAX_FRAME_BYTES = 64 << 20
 MAX_ARRAY_ITEMS = 1 << 16  # envelopes in a frame, entries in an AppendEntries, batches in a Propose
 MAX_MAP_ITEMS = 1 << 10
 MAX_TEXT_BYTES = 4 << 10
+MAX_CONTAINERS = 1 << 17  # arrays and maps in a large frame: an honest one has far fewer
 MAX_NUMBER = (1 << 63) - 1  # indexes, terms, rounds and times fit in a signed 64-bit integer
 
 
@@ -39,6 +40,10 @@ class FrameKind(IntEnum):
 
 
 _FRAME_KINDS = {int(kind): kind for kind in FrameKind}
+
+# Beyond this size arrays and maps are counted, which costs a call for each. An empty array is one byte here
+# and 64 in memory: uncounted, a frame of 32 MiB of them would take 2 GiB, and the event loop for seconds.
+_LARGE_FRAME_BYTES = 512 << 10
 
 # NB: one Packer for all frames: making one costs as much as packing a small frame. It keeps its buffer, hence
 # as much memory as the largest frame took. pack() resets it, after an error too.
@@ -65,9 +70,12 @@ def open_frame(data: bytes) -> tuple[FrameKind, list[Any]]:
     """The frame's kind and its items, which are still to be checked. Raises ``WireError``."""
     if len(data) > MAX_FRAME_BYTES:
         raise WireError(f"a frame of {len(data)} bytes is over the limit of {MAX_FRAME_BYTES}")
+    count = _counter() if len(data) > _LARGE_FRAME_BYTES else None
     try:
         values: Any = msgpack.unpackb(
             data,
+            list_hook=count,
+            object_hook=count,
             raw=False,
             strict_map_key=True,
             max_array_len=MAX_ARRAY_ITEMS,
@@ -85,6 +93,20 @@ def open_frame(data: bytes) -> tuple[FrameKind, list[Any]]:
         raise WireError(f"unknown frame kind {show(number)}")
     del values[0]
     return _FRAME_KINDS[number], values
+
+
+def _counter() -> Callable[[Any], Any]:
+    """A hook for msgpack that gives up beyond ``MAX_CONTAINERS`` arrays and maps."""
+    left = MAX_CONTAINERS
+
+    def count(container: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"more than {MAX_CONTAINERS} arrays and maps")
+        return container
+
+    return count
 
 
 def check_numbers(values: Iterable[Any]) -> None:

@@ -17,6 +17,7 @@ from raftkv.wire.frames import FrameKind, check_name, check_numbers, open_frame,
 
 MAX_CLIENT_URL_CHARS = 2048
 MAX_GROUPS = 1024
+MAX_HELLO_BYTES = 64 << 10  # with keys of later versions
 MAX_STATUS_BYTES = 64 << 10
 MAX_STATUS_DEPTH = 8
 
@@ -52,6 +53,8 @@ def encode_hello(hello: Hello) -> bytes:
 
 def decode_hello(data: bytes) -> Hello:
     """Raises ``WireError``."""
+    if len(data) > MAX_HELLO_BYTES:  # first of all: it comes from whoever can reach the port
+        raise WireError(f"a hello of {len(data)} bytes is over the limit of {MAX_HELLO_BYTES}")
     fields = _only_map(data, FrameKind.HELLO)
     try:
         version, cluster_id, node_id = fields["version"], fields["cluster"], fields["node"]

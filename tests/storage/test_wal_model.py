@@ -53,7 +53,8 @@ class WalModel(RuleBasedStateMachine):
         first = data.draw(st.integers(max(1, last - 2), last + 1), "first index")
         values = data.draw(st.lists(VALUES, max_size=4), "values")
         entries = tuple(
-            Entry(Index(first + n), Term(n), EntryKind(n % 2), n, value) for n, value in enumerate(values)
+            Entry(Index(first + n), Term(first + n), EntryKind(n % 2), n, value)
+            for n, value in enumerate(values)
         )
         return Write(group, data.draw(VOTES, "hard state"), entries)
 

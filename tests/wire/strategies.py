@@ -18,17 +18,18 @@ blobs = st.binary(max_size=300)
 @st.composite
 def append_entries(draw: st.DrawFn) -> m.AppendEntries:
     prev = draw(st.integers(0, MAX_NUMBER - 10))
+    prev_term, *terms = sorted(draw(st.lists(numbers, min_size=1, max_size=5)))
     entries = tuple(
         Entry(
             Index(prev + 1 + offset),
-            Term(draw(numbers)),
+            Term(term),
             draw(st.sampled_from(EntryKind)),
             draw(numbers),
             draw(blobs),
         )
-        for offset in range(draw(st.integers(0, 4)))
+        for offset, term in enumerate(terms)
     )
-    return m.AppendEntries(Index(prev), Term(draw(numbers)), entries, Index(draw(numbers)))
+    return m.AppendEntries(Index(prev), Term(prev_term), entries, Index(draw(numbers)))
 
 
 messages: st.SearchStrategy[Any] = st.one_of(
@@ -48,14 +49,17 @@ messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.TimeoutNow),
 )
 
-envelopes = st.builds(
-    m.Envelope,
-    st.integers(0, 2**32 - 1).map(GroupId),
-    names.map(NodeId),
-    names.map(NodeId),
-    numbers.map(Term),
-    messages,
-)
+
+@st.composite
+def _envelopes(draw: st.DrawFn) -> m.Envelope:
+    message = draw(messages)
+    entries = message.entries if isinstance(message, m.AppendEntries) else ()
+    term = max([draw(numbers), *(entry.term for entry in entries)])  # a leader has no entries of the future
+    group, sender, receiver = draw(st.integers(0, 2**32 - 1)), draw(names), draw(names)
+    return m.Envelope(GroupId(group), NodeId(sender), NodeId(receiver), Term(term), message)
+
+
+envelopes = _envelopes()
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none()

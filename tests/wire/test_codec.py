@@ -20,7 +20,7 @@ FRAME_HEADER_BYTES = 6  # kind, and the array header at its largest
 
 
 def entry(index: int, data: bytes = b"data") -> Entry:
-    return Entry(Index(index), Term(4), EntryKind.BATCH, 1234, data)
+    return Entry(Index(index), Term(7), EntryKind.BATCH, 1234, data)
 
 
 GOLDEN: dict[type, tuple[Any, str]] = {
@@ -36,7 +36,7 @@ GOLDEN: dict[type, tuple[Any, str]] = {
             Index(300), Term(6), (Entry(Index(301), Term(7), EntryKind.NOOP, 5, b""), entry(302)), Index(299)
         ),
         "920199 00 a26e31 a26e32 07 04 cd012c 06 cd012b"
-        " 92 95 cd012d 07 00 05 c400 95 cd012e 04 01 cd04d2 c40464617461",
+        " 92 95 cd012d 07 00 05 c400 95 cd012e 07 01 cd04d2 c40464617461",
     ),
     m.AppendEntriesReply: (m.AppendEntriesReply(Index(302)), "920196 00 a26e31 a26e32 07 05 cd012e"),
     m.AppendEntriesRefusal: (
@@ -173,6 +173,12 @@ def test_random_structures_raise_wire_error_only(value: Any) -> None:
             [[0, "n1", "n2", 7, 4, 5, 1, 5, [[6, 1, 1, 0, b""], [8, 1, 1, 0, b""]]]],
             "entry 8 stands where 7 follows",
         ),
+        ([[0, "n1", "n2", 7, 4, 5, 6, 5, [[6, 5, 1, 0, b""]]]], "entry 6 of term 5 follows one of term 6"),
+        (
+            [[0, "n1", "n2", 7, 4, 5, 1, 5, [[6, 3, 1, 0, b""], [7, 2, 1, 0, b""]]]],
+            "entry 7 of term 2 follows one of term 3",
+        ),
+        ([[0, "n1", "n2", 7, 4, 5, 1, 5, [[6, 8, 1, 0, b""]]]], "entry of term 8 in a message of term 7"),
         ([[0, "n1", "n2", 7, 11, b"batch"]], "batches are an array"),
         ([[0, "n1", "n2", 7, 11, ["batch"]]], "a batch is bytes, not 'batch'"),
     ],

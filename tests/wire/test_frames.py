@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 from typing import Any
 
@@ -80,6 +81,33 @@ def test_a_small_frame_cannot_ask_for_much_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 600 << 20
+
+
+# What takes one to four bytes in a frame and many more in memory, 65,535 times over in each of many arrays.
+SMALL_THINGS = {
+    "empty arrays": b"\x90",
+    "empty maps": b"\x80",
+    "arrays of one": b"\x91\xc0",
+    "maps of one": b"\x81\xa1a\xc0",
+    "short texts": b"\xa2ab",
+    "numbers": b"\xcd\x30\x39",
+}
+
+
+@pytest.mark.parametrize("name", SMALL_THINGS)
+def test_a_large_frame_takes_memory_in_proportion(name: str) -> None:
+    """Uncounted, empty arrays would take 64 times the frame."""
+    row = b"\xdc\xff\xff" + SMALL_THINGS[name] * 0xFFFF
+    rows = -(-(1 << 20) // len(row))
+    frame = b"\xdc" + (rows + 1).to_bytes(2, "big") + b"\x01" + row * rows
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(WireError):
+            open_frame(frame)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 * len(frame)
 
 
 def test_names() -> None:

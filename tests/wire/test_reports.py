@@ -127,6 +127,15 @@ def test_status_is_bounded() -> None:
         encode_status({"key": deep})
 
 
+def test_a_hello_is_bounded_before_it_is_read() -> None:
+    """Whoever can reach the port may send one."""
+    fields = FIELDS | {f"key{n}": "x" * 4000 for n in range(17)}
+    with pytest.raises(WireError, match="over the limit of 65536"):
+        decode_hello(pack_frame(FrameKind.HELLO, [fields]))
+    with pytest.raises(WireError, match="over the limit of 65536"):
+        decode_hello(bytes(100_000))
+
+
 def test_frames_of_another_kind_are_refused() -> None:
     with pytest.raises(WireError, match="expected a hello, got a frame of kind status"):
         decode_hello(encode_status({}))
