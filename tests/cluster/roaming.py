@@ -14,8 +14,6 @@ from types import TracebackType
 from tests.cluster.harness import Node, until
 from tests.cluster.load import CLIENT_TIMEOUT_S, Book
 
-ROUND_PAUSE_S = 0.01  # when every node has refused
-
 
 class Roamer:
     """One writer. ``acknowledged`` counts; the keys and outcomes are in ``book``."""
@@ -67,17 +65,21 @@ class Roamer:
             self._leave()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        await until(self._try_all, "some node takes a connection")
+        assert self._streams is not None
+        return self._streams
+
+    async def _try_all(self) -> bool:
         """Whoever takes it, in turn; a node that is down refuses."""
-        while True:
-            for _ in self._nodes:
-                self.at = self._nodes[self._next % len(self._nodes)]
-                self._next += 1
-                try:
-                    self._streams = await asyncio.open_connection("127.0.0.1", self.at.port)
-                except OSError:
-                    continue
-                return self._streams
-            await asyncio.sleep(ROUND_PAUSE_S)
+        for _ in self._nodes:
+            self.at = self._nodes[self._next % len(self._nodes)]
+            self._next += 1
+            try:
+                self._streams = await asyncio.open_connection("127.0.0.1", self.at.port)
+            except OSError:
+                continue
+            return True
+        return False
 
     def _leave(self) -> None:
         if self._streams is not None:
