@@ -181,7 +181,9 @@ def test_no_leader_in_time() -> None:
     cluster.kill(cluster.leader)
     cluster.kill(other)
     wish(cluster, asked, other.name, timeout_ms=100)
+    due_ms = cluster.now_ms + 100
     cluster.advance(98)
+    assert asked.replica.due_ms <= due_ms, "it wakes in time to say so"
     assert "wish" not in asked.answers
     cluster.advance(4)
     failure(asked, NoQuorum, Outcome.NOT_APPLIED)
