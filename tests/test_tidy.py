@@ -79,6 +79,8 @@ IMPURE_BUILTINS = frozenset({"breakpoint", "eval", "exec", "hash", "id", "input"
 # does it: that place is named here, "file::function" -> why.
 SLEEPS = {
     "tests/cluster/harness.py::until": "real processes are polled, with a deadline and their logs on failure",
+    "tests/cluster/wires.py::_pump": "a slow link is slow; nothing waits for it",
+    "tests/nemesis/pace.py::pause": "a drill's faults last, and its clients think; nothing is asserted of it",
 }
 
 

@@ -21,7 +21,7 @@ from raftkv.transport.hello import LINK_PATH, CloseCode, Identity, Objection, Re
 from raftkv.transport.limits import LinkLimits
 from raftkv.transport.peers import Direction, PeerRegister
 from raftkv.transport.queue import SendQueue
-from raftkv.transport.socket import bound_retransmission, ending, say_goodbye
+from raftkv.transport.socket import bound_retransmission, ending, next_message, say_goodbye
 from raftkv.wire.errors import WireError
 from raftkv.wire.reports import Hello, decode_hello, encode_hello
 
@@ -150,7 +150,7 @@ class OutgoingLink:
         why = _BROKEN
         try:
             await socket.send_bytes(encode_hello(hello_to(self.peer, self._identity)))
-            message = await socket.receive()
+            message = await next_message(socket)
             if message.type is aiohttp.WSMsgType.CLOSE:
                 code = CloseCode(message.data) if message.data in list(CloseCode) else CloseCode.STOPPING
                 raise Refused(Objection(code, message.extra or f"code {message.data}"), by_peer=True)
@@ -190,7 +190,7 @@ class OutgoingLink:
 
     async def _watch(self, socket: aiohttp.ClientWebSocketResponse) -> str:
         """Reads for the sake of pings, pongs and the end; returns why it ended."""
-        message = await socket.receive()
+        message = await next_message(socket)
         if message.type is aiohttp.WSMsgType.BINARY:
             return "the peer sent a frame on our link to it"
         return ending(message, socket)

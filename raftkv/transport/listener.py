@@ -24,7 +24,7 @@ from raftkv.errors import StartError
 from raftkv.transport.hello import LINK_PATH, CloseCode, Identity, Objection, hello_to, objection
 from raftkv.transport.limits import LinkLimits
 from raftkv.transport.peers import Direction, PeerRegister
-from raftkv.transport.socket import bound_retransmission, ending, say_goodbye
+from raftkv.transport.socket import bound_retransmission, ending, next_message, say_goodbye
 from raftkv.wire.codec import read_envelopes
 from raftkv.wire.errors import WireError
 from raftkv.wire.frames import FrameKind, open_frame
@@ -132,7 +132,7 @@ class Listener:
         try:
             # NB: not receive(timeout=...), which starts anew at every ping: a stranger could stay for ever.
             async with asyncio.timeout(self._limits.connect_timeout_ms / 1000):
-                message = await socket.receive()
+                message = await next_message(socket)
             if message.type is not aiohttp.WSMsgType.BINARY:
                 raise WireError(f"no hello: {ending(message, socket)}")
             hello = decode_hello(message.data)
@@ -191,16 +191,9 @@ class Listener:
 
     async def _receive(self, link: _IncomingLink) -> str:
         """Why the link ended. Raises ``_Unwelcome`` for what doesn't belong on it."""
-        receive = link.socket.receive
         node, me = link.hello.node_id, self._identity.node_id
         while True:
-            try:
-                message = await receive()
-            except (
-                OSError,
-                aiohttp.ClientError,
-            ):  # aiohttp answers pings in there, also of who has just gone
-                return "connection lost"
+            message = await next_message(link.socket)
             if message.type is not aiohttp.WSMsgType.BINARY:
                 return ending(message, link.socket)
             try:

@@ -27,6 +27,17 @@ def bound_retransmission(connection: Socket, limits: LinkLimits) -> None:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2 * limits.ping_interval_ms)
 
 
+async def next_message(connection: Socket) -> aiohttp.WSMessage:
+    """What comes next, a lost connection included: see ``ending``.
+
+    NB: aiohttp answers pings in here, and lets the failure out where the connection is closing just then.
+    """
+    try:
+        return await connection.receive()
+    except (OSError, aiohttp.ClientError) as error:
+        return aiohttp.WSMessage(aiohttp.WSMsgType.ERROR, error, None)
+
+
 async def say_goodbye(connection: Socket, limits: LinkLimits, why: Objection) -> None:
     """Close with a code and a reason; don't wait long for the other side. Raises only when cancelled."""
     # NB: close() may wait for a peer that reads nothing; the cancelled call drops the connection.

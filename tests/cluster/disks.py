@@ -5,17 +5,15 @@ Rules: what this machine can't do is skipped with the reason, loudly (``-ra`` sh
 
 from __future__ import annotations
 
-import os
 import resource
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.abilities import injecting, mount, unmount, why_no_strace
 from tests.cluster.harness import Node
 
 
@@ -31,14 +29,12 @@ def limit_files(node: Node, more_bytes: int) -> None:
 @contextmanager
 def small_filesystem(directory: Path, size: str) -> Iterator[None]:
     """A tmpfs of ``size`` at ``directory``."""
-    directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("NOT TESTED: a full filesystem needs root and the right to mount")
+    if why := mount(directory, size):
+        pytest.skip(f"NOT TESTED: {why}")
     try:
         yield
     finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
+        unmount(directory)
 
 
 def grow_filesystem(directory: Path, size: str) -> None:
@@ -51,39 +47,12 @@ def strace(directory: Path, injection: str) -> list[str]:
     Counted by thread, as strace does: the first is in the main thread (the log is rewritten at a start), the
     others are the disk thread's.
     """
+    if why := why_no_strace(directory):
+        pytest.skip(f"NOT TESTED: {why}")
     # -D: the tracer is the grandchild, so that the process that was started is the node itself.
-    command = ["strace", "-D", "-f", "-qq", "-o", str(directory / "strace.out"), "-e", "trace=fdatasync"]
+    command = ["strace", "-D", "-f", *injecting(injection, directory / "strace.out")]
     if not injection.startswith(
         "signal="
     ):  # NB: strace injects no signals then; without, a start takes a second
         command.append("--seccomp-bpf")
-    command += ["-e", f"inject=fdatasync:{injection}"]
-    _need_strace(directory)
     return command
-
-
-def _need_strace(directory: Path) -> None:
-    """Skip where strace is missing, can't trace or can't inject: seen by an fdatasync made to fail."""
-    if shutil.which("strace") is None:
-        pytest.skip("NOT TESTED: no strace here, so no failing fsync (apt install strace)")
-    if not hasattr(os, "fdatasync"):
-        pytest.skip("NOT TESTED: this system has no fdatasync")
-    probe = "import os, sys\nfd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
-    probe += "try: os.fdatasync(fd)\nexcept OSError: sys.exit(42)"
-    command = [
-        "strace",
-        "-f",
-        "--seccomp-bpf",
-        "-qq",
-        "-o",
-        os.devnull,
-        "-e",
-        "trace=fdatasync",
-        "-e",
-        "inject=fdatasync:error=EIO",
-    ]
-    done = subprocess.run(
-        [*command, sys.executable, "-c", probe, str(directory / "probe")], capture_output=True, check=False
-    )
-    if done.returncode != 42:
-        pytest.skip(f"NOT TESTED: strace can't inject here: {done.stderr.decode()[:200]}")

@@ -62,23 +62,25 @@ class Node:
     cluster: str
     options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
+    host: str = "127.0.0.1"
+    module: tuple[str, ...] = ("raftkv",)  # what runs it, and that one's own arguments
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def command(self) -> list[str]:
         named = {
             "--id": self.name,
             "--data-dir": str(self.data_dir),
-            "--listen": f"127.0.0.1:{self.port}",
-            "--peer-listen": f"127.0.0.1:{self.peer_port}",
+            "--listen": f"{self.host}:{self.port}",
+            "--peer-listen": f"{self.host}:{self.peer_port}",
             "--cluster": self.cluster,
             "--log-format": "json",
         }
         given = [part for option in named.items() for part in option]
-        return [sys.executable, "-m", "raftkv", "serve", *given, *self.options]
+        return [sys.executable, "-m", *self.module, "serve", *given, *self.options]
 
     @property
     def alive(self) -> bool:

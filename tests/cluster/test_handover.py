@@ -117,6 +117,22 @@ async def test_who_stops_says_so_and_goes_on_serving(tmp_path: Path) -> None:
         assert await leader.exit_code() == 0
 
 
+async def test_the_lead_goes_first(tmp_path: Path) -> None:
+    """Whatever the node then still waits for: here the rest of a request that never comes."""
+    async with running(tmp_path, options=["--drain-ms", "600000"]) as cluster:
+        leader = await cluster.leader()
+        _, writer = await asyncio.open_connection("127.0.0.1", leader.port)
+        writer.write(b"PUT /v1/kv/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf of it")
+        await writer.drain()
+        assert (await cluster.get(leader, "key")).status == 404  # so that it has heard of the other, too
+        leader.signal(signal.SIGTERM)
+        assert await cluster.leader(among=cluster.others(leader)) is not leader
+        assert leader.alive
+        leader.signal(signal.SIGTERM)
+        assert await leader.exit_code() == 0
+        writer.close()
+
+
 @pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path, again: signal.Signals) -> None:
     async with running(tmp_path, options=["--drain-ms", "600000"]) as cluster:

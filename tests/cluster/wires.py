@@ -21,6 +21,7 @@ class Wire:
 
     def __init__(self, source: Node, target: Node, port: int) -> None:
         self.source, self.target, self.port = source, target, port
+        self.lag_s = 0.0  # how long it holds what it passes on
         self._passing = asyncio.Event()
         self._passing.set()
         self._refusing = False
@@ -82,6 +83,8 @@ class Wire:
             with contextlib.suppress(ConnectionError):
                 data = b""
                 data = await reader.read(1 << 16)
+            if self.lag_s:
+                await asyncio.sleep(self.lag_s)
             await self._passing.wait()
             if not data:
                 writer.transport.abort()
@@ -128,23 +131,28 @@ class Network:
             wire.heal()
 
 
+def make_wires(nodes: Sequence[Node]) -> list[Wire]:
+    """A wire for each ordered pair, not open yet; every node is told to reach its peers through its own."""
+    pairs = [(source, target) for source in nodes for target in nodes if source is not target]
+    ports = free_ports(len(pairs))
+    wires = [Wire(source, target, port) for (source, target), port in zip(pairs, ports, strict=True)]
+    for node in nodes:
+        seen = {wire.target.name: wire.port for wire in wires if wire.source is node}
+        seen[node.name] = node.peer_port
+        node.cluster = ",".join(f"{name}=127.0.0.1:{port}" for name, port in sorted(seen.items()))
+    return wires
+
+
 @asynccontextmanager
 async def wired(directory: Path, size: int = 3) -> AsyncIterator[tuple[Cluster, Network]]:
     """A started cluster whose nodes reach each other through wires only."""
     # With a name, the cluster's identity doesn't come from the addresses, which differ from node to node.
     async with running(directory, size, options=("--cluster-name", "wired"), start=False) as cluster:
-        nodes = cluster.nodes
-        pairs = [(source, target) for source in nodes for target in nodes if source is not target]
-        ports = free_ports(len(pairs))
-        wires = [Wire(source, target, port) for (source, target), port in zip(pairs, ports, strict=True)]
-        for node in nodes:
-            seen = {wire.target.name: wire.port for wire in wires if wire.source is node}
-            seen[node.name] = node.peer_port
-            node.cluster = ",".join(f"{name}=127.0.0.1:{port}" for name, port in sorted(seen.items()))
+        wires = make_wires(cluster.nodes)
         try:
             for wire in wires:
                 await wire.open()
-            for node in nodes:
+            for node in cluster.nodes:
                 node.start()
             await cluster.leader()
             yield cluster, Network(wires)

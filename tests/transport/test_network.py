@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
 from structlog.testing import capture_logs
 
 from raftkv.consensus.messages import AppendEntries
@@ -311,6 +313,25 @@ async def test_a_failing_handler_closes_the_link_and_is_reported(monkeypatch: py
         assert reported == [fault]
         await until(lambda: two.lost == [N1])
         await until(two.connected)  # and the node serves on
+
+
+async def test_a_ping_that_cannot_be_answered_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp answers pings itself, and lets the failure out where the connection is closing just then."""
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+
+    async def pong(self: web.WebSocketResponse, message: bytes = b"") -> None:
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr(web.WebSocketResponse, "pong", pong)
+    one = Node("n1", {"n2": NOWHERE})
+    with capture_logs() as logs:
+        async with running(one), raw_link(one) as socket:
+            await greeted(socket)
+            await socket.ping()
+            await until(lambda: one.lost == [N2])
+    assert [log["reason"] for log in logs if log["event"] == "peer link down"] == ["connection lost"]
+    assert reported == []
 
 
 async def test_a_new_link_replaces_the_old_one_without_a_loss() -> None:

@@ -1,0 +1,6 @@
+"""The nemesis: real nodes under real faults, recorded by client processes and judged by the checkers.
+
+``plan`` draws what happens when; ``torment`` does it to processes, disks and (``links``) the network;
+``clients`` are processes that ask and record, by ``asking``; ``judge`` says what must hold at the end of a
+round; ``rounds`` puts them together. ``planted`` has bugs that must be found. Run by ``scripts/nemesis``.
+"""

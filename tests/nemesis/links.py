@@ -1,0 +1,200 @@
+"""The network between the nodes, cut by ordered pairs: by relays in user space, or, as root, by iptables
+between network namespaces.
+
+A pair may be cut by several faults at once, and is whole again when all of them are over. Cutting (a, b)
+means: what a sends on the connections that it opened to b is lost (relays), or every packet from a to b is
+(namespaces).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from tests.cluster.harness import Node
+from tests.cluster.wires import Wire, make_wires
+from tests.nemesis.plan import Ability
+
+DROP = "DROP"
+RESET = "REJECT --reject-with tcp-reset"
+
+Pair = tuple[Node, Node]
+"""(who speaks, who doesn't hear it)"""
+
+
+def both_ways(ones: Iterable[Node], others: Iterable[Node]) -> list[Pair]:
+    across = [(one, other) for one in ones for other in others if one is not other]
+    return [*across, *((other, one) for one, other in across)]
+
+
+class Links(Protocol):
+    """``abilities``: what this network can do beyond cutting."""
+
+    abilities: frozenset[Ability]
+
+    def cut(self, pairs: Sequence[Pair], *, resets: bool) -> None:
+        """``resets``: both ends are told, by broken and refused connections; else they see silence."""
+        ...
+
+    def mend(self, pairs: Sequence[Pair]) -> None:
+        """Undo one ``cut`` of the same pairs."""
+        ...
+
+    def lag(self, pairs: Sequence[Pair], lag_s: float) -> None:
+        """Hold what passes for so long; 0: no longer."""
+        ...
+
+    def wrapper(self, node: Node) -> Sequence[str]:
+        """What goes before the command that starts the node."""
+        ...
+
+
+class Relays:
+    """Every ordered pair has its wire (``tests.cluster.wires``)."""
+
+    abilities = frozenset({Ability.LAG})
+
+    def __init__(self, wires: Sequence[Wire]) -> None:
+        self._wires = {(wire.source.name, wire.target.name): wire for wire in wires}
+        self._cuts: Counter[tuple[str, str]] = Counter()
+
+    def cut(self, pairs: Sequence[Pair], *, resets: bool) -> None:
+        for source, target in pairs:
+            self._cuts[source.name, target.name] += 1
+            wire = self._wires[source.name, target.name]
+            if resets:
+                wire.tear(towards=source)
+                wire.tear(towards=target)
+            else:
+                wire.silence()
+
+    def mend(self, pairs: Sequence[Pair]) -> None:
+        for source, target in pairs:
+            name = source.name, target.name
+            self._cuts[name] -= 1
+            if not self._cuts[name]:
+                self._wires[name].heal()
+
+    def lag(self, pairs: Sequence[Pair], lag_s: float) -> None:
+        for source, target in pairs:
+            self._wires[source.name, target.name].lag_s = lag_s
+
+    def wrapper(self, node: Node) -> Sequence[str]:
+        return ()
+
+
+@asynccontextmanager
+async def relays(nodes: Sequence[Node]) -> AsyncIterator[Relays]:
+    wires = make_wires(nodes)
+    try:
+        for wire in wires:
+            await wire.open()
+        yield Relays(wires)
+    finally:
+        for wire in wires:
+            await wire.close()
+
+
+class Namespaces:
+    """Every node in its own network namespace, with its own address, on one bridge."""
+
+    abilities: frozenset[Ability] = frozenset()
+
+    def __init__(self, mark: str, nodes: Sequence[Node]) -> None:
+        """``mark``: a few characters that begin every name it makes in the system."""
+        self._mark = mark
+        self._nodes = list(nodes)
+        # A network of this machine's own: 10.x.y.0/24, x and y by the process, so that two runs don't meet.
+        self._network = f"10.{200 + os.getpid() // 250 % 50}.{os.getpid() % 250}"
+
+    def _name(self, node: Node) -> str:
+        return f"{self._mark}{node.name}"
+
+    def _host(self, node: Node) -> str:
+        return f"{self._network}.{10 + self._nodes.index(node)}"
+
+    def make(self) -> None:
+        """And tell the nodes their addresses. Raises CalledProcessError; ``remove`` is due all the same."""
+        bridge = f"{self._mark}br"
+        _run(f"ip link add {bridge} type bridge")
+        _run(f"ip addr add {self._network}.1/24 dev {bridge}")
+        _run(f"ip link set {bridge} up")
+        for node in self._nodes:
+            name = self._name(node)
+            _run(f"ip netns add {name}")
+            _run(f"ip link add {name} type veth peer name eth0 netns {name}")
+            _run(f"ip link set {name} master {bridge}")
+            _run(f"ip link set {name} up")
+            _run(f"ip -n {name} addr add {self._host(node)}/24 dev eth0")
+            _run(f"ip -n {name} link set eth0 up")
+            _run(f"ip -n {name} link set lo up")
+            node.host = self._host(node)
+        members = ",".join(f"{node.name}={node.host}:{node.peer_port}" for node in self._nodes)
+        for node in self._nodes:
+            node.cluster = members
+
+    def remove(self) -> None:
+        for node in self._nodes:
+            _run(f"ip netns del {self._name(node)}", check=False)
+        _run(f"ip link del {self._mark}br", check=False)
+
+    def cut(self, pairs: Sequence[Pair], *, resets: bool) -> None:
+        for source, target in pairs:
+            _run(f"{self._iptables(source, target, '-I')} {RESET if resets else DROP}")
+
+    def mend(self, pairs: Sequence[Pair]) -> None:
+        """NB: whichever kind it was: the rules of a pair are one like the other."""
+        for source, target in pairs:
+            for verdict in (DROP, RESET):
+                if not _run(f"{self._iptables(source, target, '-D')} {verdict}", check=False):
+                    break
+
+    def _iptables(self, source: Node, target: Node, action: str) -> str:
+        return (
+            f"ip netns exec {self._name(target)} iptables -w {action} INPUT -s {self._host(source)} -p tcp -j"
+        )
+
+    def lag(self, pairs: Sequence[Pair], lag_s: float) -> None:
+        raise NotImplementedError("namespaces have no slow links: the plan must not ask")
+
+    def wrapper(self, node: Node) -> Sequence[str]:
+        return ["ip", "netns", "exec", self._name(node)]
+
+
+@asynccontextmanager
+async def namespaces(mark: str, nodes: Sequence[Node]) -> AsyncIterator[Namespaces]:
+    network = Namespaces(mark, nodes)
+    try:
+        network.make()
+        yield network
+    finally:
+        network.remove()
+
+
+def why_no_namespaces() -> str | None:
+    """Seen by making one with a rule in it."""
+    for tool in ("ip", "iptables"):
+        if shutil.which(tool) is None:
+            return f"there is no {tool} command (apt install iproute2 iptables)"
+    name = f"raftkv{os.getpid()}"
+    if _run(f"ip netns add {name}", check=False):
+        return "network namespaces need root"
+    try:
+        for verdict in (DROP, RESET):
+            if _run(f"ip netns exec {name} iptables -A INPUT -s 10.0.0.1 -p tcp -j {verdict}", check=False):
+                return "iptables can't make rules in a network namespace here"
+    finally:
+        _run(f"ip netns del {name}", check=False)
+    return None
+
+
+def _run(command: str, *, check: bool = True) -> int:
+    done = subprocess.run(command.split(), capture_output=True, check=False)
+    if check and done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+    return done.returncode

@@ -1,0 +1,100 @@
+"""Runs a node with a planted bug: ``python -m tests.nemesis.planted NAME serve ...``.
+
+A nemesis that finds none of them is worth nothing. The product has no switch for any: functions are replaced
+by their broken twins before the node starts, as in ``raftkv.sim.ablation``, which has most of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from unittest import mock
+
+from raftkv.cli import main as command_line
+from raftkv.server.driver import Driver
+from raftkv.sim.ablation import ABLATIONS
+from raftkv.storage.files import OsAppendFile
+
+UNSYNCED_S = 5.0
+
+# Those of the simulator that live in what a real node runs.
+ABLATED = {
+    "reads-without-round": "ReadIndex without the round",
+    "reads-before-applied": "read answered before it is applied",
+    "duplicates-applied": "duplicates applied again",
+    "unknown-as-not-applied": "unknown told as not applied",
+    "votes-without-comparing-logs": "vote without comparing logs",
+}
+
+
+@contextmanager
+def reads_without_readindex() -> Iterator[None]:
+    """Any node answers linearizable reads at once, from the state that it has."""
+
+    def barrier(self: Driver, timeout_ms: float) -> asyncio.Future[None]:
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answered.set_result(None)
+        return answered
+
+    with mock.patch.object(Driver, "barrier", barrier):
+        yield
+
+
+@contextmanager
+def acknowledge_before_fsync() -> Iterator[None]:
+    """What was appended counts as durable at once, and comes to the disk ``UNSYNCED_S`` later, or never: kill
+    -9 takes it along, as a loss of power does with what isn't synced. A file's first bytes are spared.
+    """
+    append, close = OsAppendFile.append, OsAppendFile.close
+    kept: dict[OsAppendFile, list[bytes]] = {}
+    begun: set[OsAppendFile] = set()
+    lock = threading.Lock()
+
+    def flush(file: OsAppendFile) -> None:
+        with lock, suppress(OSError):  # a full disk: nobody is told, either
+            for data in kept.pop(file, []):
+                append(file, data)
+
+    def keep(self: OsAppendFile, data: bytes) -> None:
+        with lock:
+            if self not in begun:
+                begun.add(self)
+                append(self, data)
+                return
+            if self in kept:
+                kept[self].append(data)
+                return
+            kept[self] = [data]
+        timer = threading.Timer(UNSYNCED_S, flush, (self,))
+        timer.daemon = True
+        timer.start()
+
+    def flush_and_close(self: OsAppendFile) -> None:
+        flush(self)
+        close(self)
+
+    with (
+        mock.patch.object(OsAppendFile, "append", keep),
+        mock.patch.object(OsAppendFile, "sync", return_value=None),
+        mock.patch.object(OsAppendFile, "close", flush_and_close),
+    ):
+        yield
+
+
+OWN = {"reads-without-readindex": reads_without_readindex, "ack-before-fsync": acknowledge_before_fsync}
+NAMES = (*OWN, *ABLATED)
+
+
+def planted(name: str) -> AbstractContextManager[None]:
+    """The bug, as long as the context is open. Raises KeyError."""
+    if name in OWN:
+        return OWN[name]()
+    return next(each for each in ABLATIONS if each.name == ABLATED[name]).applied()
+
+
+if __name__ == "__main__":
+    with planted(sys.argv.pop(1)):
+        command_line()

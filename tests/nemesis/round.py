@@ -1,0 +1,212 @@
+"""One round: a new cluster, its clients, the planned faults, and the verdict.
+
+Rules: all that a round finds wrong is a line in ``Report.violations``; it goes on after one, so that the
+whole history is there to look at. Processes, mounts and namespaces end with the round, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from raftkv import verify
+from raftkv.verify import report as pictures
+from raftkv.verify import write_history
+from raftkv.verify.history import History
+from tests.cluster.abilities import mount, unmount
+from tests.cluster.harness import DEADLINE_S, Cluster, Node, end, make_nodes
+from tests.nemesis.diary import Diary
+from tests.nemesis.figures import Report, kind_of, outcome_of
+from tests.nemesis.judge import equal_states, missing
+from tests.nemesis.links import Links, namespaces, relays
+from tests.nemesis.pace import pause
+from tests.nemesis.plan import Ability, Fault, Window
+from tests.nemesis.recovery import ANSWERS_WITHIN_S, recovered
+from tests.nemesis.torment import Torment
+
+CLIENT_PROCESSES = 2
+STOP_DEADLINE_S = 15.0
+SMALL_DISK = "96m"
+DIARY = "nemesis.log"
+# Small segments, so that a round's log has many.
+OPTIONS = ("--cluster-name", "nemesis", "--segment-bytes", str(256 << 10))
+VERIFY_TIMEOUT_S = 300.0
+
+# How the violations begin that the clients' own records show.
+BY_CLIENTS = ("the history is ", "lost: ")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``directory`` must exist, on a real disk; ``plant``: a bug's name (``planted.NAMES``)."""
+
+    directory: Path
+    seed: int
+    nodes: int
+    in_namespaces: bool
+    abilities: frozenset[Ability]
+    clients: int = 24
+    think_ms: float = 15.0
+    plant: str | None = None
+
+
+async def play(settings: Settings, windows: Sequence[Window], say: Say) -> Report:
+    report = Report()
+    probes: History = []
+    directory = settings.directory
+    files = [directory / f"clients-{number}.jsonl" for number in range(CLIENT_PROCESSES)]
+    async with _cluster(settings) as (cluster, torment):
+        for node in cluster.nodes:
+            torment.start(node)
+        await cluster.leader()
+        began = time.monotonic()
+        async with _clients(settings, cluster.nodes, files, report):
+            for window in windows:
+                say(await _play_window(window, torment, cluster.nodes, report, probes))
+        report.seconds = time.monotonic() - began
+        unequal, state, listings = await equal_states(cluster)
+        torment.look_for_deaths()
+    report.violations += [*torment.violations, *unequal]
+    report.violations += [f"logged: {line}" for node in cluster.nodes for line in node.mistakes()]
+    report.faults, report.left_out = torment.done, torment.left_out
+    history = [*_read(files), *probes, *listings]
+    report.operations.update((kind_of(o.action), outcome_of(o)) for o in history)
+    with (directory / "history.jsonl").open("w", encoding="utf-8") as whole:
+        whole.writelines(write_history(history))
+    report.violations += [f"{BY_CLIENTS[1]}{line}" for line in missing(history, state)] if state else []
+    began = time.monotonic()
+    verdict = verify.check(history, timeout_s=VERIFY_TIMEOUT_S)
+    report.verify_s = time.monotonic() - began
+    if not verdict:
+        (directory / "picture.html").write_text(pictures.page(history, verdict), encoding="utf-8")
+        (directory / "picture.txt").write_text(pictures.text(history, verdict), encoding="utf-8")
+        report.violations.append(f"{BY_CLIENTS[0]}{verdict.answer.value}: {verdict.reason}")
+    return report
+
+
+async def _play_window(
+    window: Window, torment: Torment, nodes: Sequence[Node], report: Report, probes: History
+) -> str:
+    """All its faults, each to its end; then the cluster must answer; then a calm time. Says what was done."""
+    began = time.monotonic()
+    done: list[str] = []
+
+    async def inflict(fault: Fault) -> None:
+        await pause(max(0.0, began + fault.at_s - time.monotonic()))
+        try:
+            hit = await torment.inflict(fault)
+        except (AssertionError, TimeoutError) as error:
+            report.violations.append(f"{fault}: {error}")
+            return
+        if hit is not None:
+            done.append(f"{fault.kind} {hit}")
+
+    async with asyncio.TaskGroup() as group:
+        for fault in window.faults:
+            group.create_task(inflict(fault))
+    torment.look_for_deaths()
+    torment.diary.note("healed")
+    recovery = await recovered(nodes, probes)
+    torment.diary.note(f"all answered: {recovery}")
+    load = os.getloadavg()[0]
+    report.note_recovery(recovery, load)
+    if not recovery.sound:
+        late = f"not all answered within {ANSWERS_WITHIN_S:g} s of healing: {recovery}"
+        report.violations.append(f"{late}; load average {load:.1f}")
+    await pause(window.calm_s)
+    answered = (
+        f"the cluster answered within {recovery.cluster_s:.2f} s, all within {max(recovery.answers_s):.2f} s"
+    )
+    return f"  {', '.join(done)}; {answered} of serving"
+
+
+@asynccontextmanager
+async def _cluster(settings: Settings) -> AsyncIterator[tuple[Cluster, Torment]]:
+    """Everything in place, nothing started."""
+    directory = settings.directory
+    nodes = make_nodes(directory, settings.nodes, OPTIONS)
+    if settings.plant is not None:
+        for node in nodes:
+            node.module = ("tests.nemesis.planted", settings.plant)
+    async with AsyncExitStack() as stack:
+        small_disk = None
+        if Ability.MOUNT in settings.abilities:
+            small_disk = nodes[-1]
+            assert mount(small_disk.data_dir, SMALL_DISK) is None
+            stack.callback(unmount, small_disk.data_dir)
+        links: Links
+        if settings.in_namespaces:
+            links = await stack.enter_async_context(namespaces(f"nm{os.getpid()}", nodes))
+        else:
+            links = await stack.enter_async_context(relays(nodes))
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(DEADLINE_S)
+            )
+        )
+        stack.callback(end, nodes)
+        cluster = Cluster(nodes, session, directory)
+        yield cluster, Torment(cluster, links, small_disk, Diary(directory / DIARY))
+
+
+@asynccontextmanager
+async def _clients(
+    settings: Settings, nodes: Sequence[Node], files: Sequence[Path], report: Report
+) -> AsyncIterator[None]:
+    """Processes of clients that ask and record until this is left."""
+    addresses = ",".join(f"{node.host}:{node.port}" for node in nodes)
+    with ExitStack() as stack:
+        processes = []
+        for number, file in enumerate(files):
+            options = {
+                "--nodes": addresses,
+                "--history": str(file),
+                "--name": f"c{number}",
+                "--clients": str(max(1, settings.clients // len(files))),
+                "--seed": str(settings.seed),
+                "--think-ms": str(settings.think_ms),
+            }
+            command = [
+                sys.executable,
+                "-m",
+                "tests.nemesis.clients",
+                *(p for o in options.items() for p in o),
+            ]
+            errors = stack.enter_context(file.with_suffix(".err").open("wb"))
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True
+            )
+            processes.append(process)
+            stack.callback(_kill, process)
+        yield
+        for process, file in zip(processes, files, strict=True):
+            assert process.stdin is not None
+            process.stdin.close()
+            code = await asyncio.wait_for(process.wait(), STOP_DEADLINE_S)
+            if code:
+                said = file.with_suffix(".err").read_text(errors="replace")
+                report.violations.append(f"clients ended with exit code {code}: {said[-1000:]}")
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+
+
+def _read(files: Sequence[Path]) -> History:
+    history: History = []
+    for file in files:
+        with file.open(encoding="utf-8") as lines:
+            history += verify.read_history(lines)
+    return history

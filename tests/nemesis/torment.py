@@ -1,0 +1,259 @@
+"""Does to real nodes what the plan says, and undoes it.
+
+Rules: whoever is hit is *busy* until all is undone, and no other fault touches its process or disk meanwhile
+(cuts of the network may overlap with anything). A node may stop by itself only while its disk is bad or full,
+with the disk's exit code; any other end is a violation. Nothing here destroys what an fsync confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.cluster.abilities import injecting
+from tests.cluster.harness import Cluster, Node, until
+from tests.nemesis.diary import Diary
+from tests.nemesis.links import Links, Pair, both_ways
+from tests.nemesis.pace import pause
+from tests.nemesis.plan import NETWORK, Fault, Kind
+
+EXIT_DISK = 74
+# Of a start with a full disk: the directory can't be used.
+EXIT_DIRECTORY = 73
+POLL_S = 0.05
+MAX_FSYNC_S = 0.4
+MAX_LAG_S = 0.15
+DETACH_DEADLINE_S = 10.0
+
+
+class Torment:
+    """``small_disk``: the node whose data directory is a small filesystem, if there is one."""
+
+    def __init__(self, cluster: Cluster, links: Links, small_disk: Node | None, diary: Diary) -> None:
+        self._cluster = cluster
+        self.diary = diary
+        self._links = links
+        self._small_disk = small_disk
+        self._busy: set[str] = set()
+        self.done: Counter[str] = Counter()  # by kind
+        self.left_out: Counter[str] = Counter()  # by kind: whom it would hit was busy
+        self.violations: list[str] = []
+
+    def start(self, node: Node) -> None:
+        self.diary.note(f"start {node.name}")
+        node.start(self._links.wrapper(node))
+
+    def look_for_deaths(self) -> None:
+        """A node that isn't busy is alive; else that is noted, and it is started again."""
+        for node in self._cluster.nodes:
+            if node.name not in self._busy and not node.alive:
+                self._died(node)
+                self.start(node)
+
+    def _died(self, node: Node) -> None:
+        code = node.process.returncode if node.process is not None else None
+        words = node.last_words()[-3:]
+        self.diary.note(f"{node.name} stopped by itself: exit code {code}")
+        self.violations.append(f"{node.name} stopped by itself: exit code {code}; its last words: {words}")
+
+    async def inflict(self, fault: Fault) -> str | None:
+        """From its begin to its end, all undone; in words, whom it hit, or None: all were busy."""
+        ranked = await self._ranked()
+        hit = self._on_network if fault.kind in NETWORK else self._on_nodes
+        words = await hit(fault, ranked)
+        (self.done if words is not None else self.left_out)[fault.kind] += 1
+        return words
+
+    async def _ranked(self) -> list[Node]:
+        """The leader first, as far as anyone says; then the others by name. A paused node can't be asked."""
+        asked = [node for node in self._cluster.nodes if node.alive and node.name not in self._busy]
+        statuses = await asyncio.gather(*(self._cluster.status(node) for node in asked))
+        terms = {
+            n.name: s["term"] for n, s in zip(asked, statuses, strict=True) if s and s["role"] == "leader"
+        }
+        leader = max(terms, key=lambda name: terms[name], default="")
+        return sorted(self._cluster.nodes, key=lambda node: (node.name != leader, node.name))
+
+    # -- the network ---------------------------------------------------------------------------------------
+
+    async def _on_network(self, fault: Fault, ranked: Sequence[Node]) -> str | None:
+        hit = [ranked[rank] for rank in fault.ranks]
+        self.diary.note(f"begin {fault.kind} {names(hit)}")
+        rest = [node for node in ranked if node not in hit]
+        pairs: list[Pair]
+        match fault.kind:
+            case Kind.ISOLATE | Kind.SPLIT | Kind.SLOW_LINKS:
+                pairs = both_ways(hit, rest)
+            case Kind.BRIDGE:
+                pairs = both_ways(hit, rest[1:])
+            case Kind.MUTE:
+                pairs = [(hit[0], other) for other in rest]
+            case Kind.DEAF:
+                pairs = [(other, hit[0]) for other in rest]
+            case Kind.CUT_PAIR:
+                pairs = both_ways(hit[:1], hit[1:])
+            case _:
+                pairs = [(hit[0], hit[1])]
+        if fault.kind is Kind.SLOW_LINKS:
+            self._links.lag(pairs, MAX_LAG_S * fault.severity)
+            await pause(fault.lasts_s)
+            self._links.lag(pairs, 0.0)
+        else:
+            self._links.cut(pairs, resets=fault.resets)
+            await pause(fault.lasts_s)
+            self._links.mend(pairs)
+        self.diary.note(f"end {fault.kind} {names(hit)}")
+        return names(hit)
+
+    # -- processes and disks -------------------------------------------------------------------------------
+
+    async def _on_nodes(self, fault: Fault, ranked: Sequence[Node]) -> str | None:
+        async with self._taken(fault, ranked) as hit:
+            if not hit:
+                self.diary.note(f"left out {fault.kind}: all busy")
+                return None
+            self.diary.note(f"begin {fault.kind} {names(hit)}")
+            match fault.kind:
+                case Kind.KILL | Kind.KILL_ALL:
+                    await self._kill(hit, fault.lasts_s)
+                case Kind.STORM:
+                    await self._storm(hit, fault.lasts_s)
+                case Kind.PAUSE | Kind.PAUSE_MAJORITY:
+                    await self._pause(hit, fault.lasts_s)
+                case Kind.SLOW_DISK:
+                    delay_us = int(1e6 * MAX_FSYNC_S * max(0.05, fault.severity))
+                    async with self._injected(hit[0], f"delay_enter={delay_us}"):
+                        await pause(fault.lasts_s)
+                case Kind.BAD_DISK:
+                    await self._bad_disk(hit[0], fault.lasts_s)
+                case Kind.FULL_DISK:
+                    await self._full_disk(hit[0], fault.lasts_s)
+                case _:
+                    raise AssertionError(fault.kind)
+            for node in hit:
+                if not node.alive:
+                    self.start(node)
+            self.diary.note(f"end {fault.kind} {names(hit)}")
+            return names(hit)
+
+    @asynccontextmanager
+    async def _taken(self, fault: Fault, ranked: Sequence[Node]) -> AsyncIterator[list[Node]]:
+        """Whom it hits: those meant, or others where those are busy; nobody if too few are free."""
+        size = len(ranked)
+        if fault.kind is Kind.FULL_DISK:
+            wanted = [self._small_disk] if self._small_disk is not None else []
+        else:
+            wanted = [ranked[(fault.ranks[0] + step) % size] for step in range(size)]
+            wanted.sort(key=lambda node: ranked.index(node) not in fault.ranks)
+        free = [node for node in wanted if node.name not in self._busy]
+        hit = free[: len(fault.ranks)]
+        if len(hit) < len(fault.ranks):
+            hit = []
+        self._busy.update(node.name for node in hit)
+        try:
+            for node in hit:
+                if not node.alive:
+                    self._died(node)
+                    self.start(node)
+            yield hit
+        finally:
+            self._busy.difference_update(node.name for node in hit)
+
+    async def _kill(self, nodes: Sequence[Node], down_s: float) -> None:
+        for node in nodes:
+            node.kill()
+        for node in nodes:
+            await self._ended(node, (-signal.SIGKILL,))
+        await pause(down_s)
+
+    async def _storm(self, nodes: Sequence[Node], lasts_s: float) -> None:
+        """Each of them twice, one after the other, up again at once: some die before they serve."""
+        for node in (*nodes, *nodes):
+            node.kill()
+            await self._ended(node, (-signal.SIGKILL,))
+            self.start(node)
+            await pause(lasts_s / (2 * len(nodes)))
+
+    async def _pause(self, nodes: Sequence[Node], lasts_s: float) -> None:
+        for node in nodes:
+            node.signal(signal.SIGSTOP)
+        try:
+            await pause(lasts_s)
+        finally:
+            for node in nodes:
+                node.signal(signal.SIGCONT)
+
+    @asynccontextmanager
+    async def _injected(self, node: Node, injection: str) -> AsyncIterator[Path]:
+        """As long as it is open; the file is what strace has written when it is closed."""
+        traced = self._cluster.directory / f"{node.name}.strace"
+        command = ["strace", "-f", *injecting(injection, traced), "-p", str(node.pid)]
+        # NB: not asyncio's: it wants to be the one that waits, and ``terminate`` does that too.
+        tracer = await asyncio.to_thread(
+            subprocess.Popen, command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            yield traced
+        finally:
+            tracer.terminate()  # it detaches
+            await until(lambda: tracer.poll() is not None, "strace detaches", DETACH_DEADLINE_S)
+
+    async def _bad_disk(self, node: Node, lasts_s: float) -> None:
+        """Every fsync fails. If there was one, the node ends."""
+        async with self._injected(node, "error=EIO") as traced:
+            await self._until_ended(node, lasts_s)
+        if "INJECTED" in traced.read_text(errors="replace"):
+            await self._ended(node, (EXIT_DISK,))
+
+    async def _full_disk(self, node: Node, lasts_s: float) -> None:
+        ballast = node.data_dir / "ballast"
+        codes: Sequence[int] = (EXIT_DISK,)
+        fill(ballast)
+        try:
+            await self._until_ended(node, lasts_s)
+            if (
+                not node.alive
+            ):  # full as it is it can't start, or not for long: it says so, and breaks nothing
+                await self._ended(node, codes)
+                self.start(node)
+                codes = (EXIT_DISK, EXIT_DIRECTORY)
+                await self._until_ended(node, lasts_s)
+        finally:
+            ballast.unlink()
+        await self._cluster.serves_or_ended(node)
+        status = await self._cluster.status(node)
+        if status is None or status["disk"]["failed"]:  # it is about to end
+            await self._ended(node, codes)
+
+    async def _until_ended(self, node: Node, within_s: float) -> None:
+        """Wait so long at most: it may not write at all."""
+        deadline = time.monotonic() + within_s
+        while node.alive and time.monotonic() < deadline:
+            await pause(POLL_S)
+
+    async def _ended(self, node: Node, codes: Sequence[int]) -> None:
+        """Wait for its end, which must be one of ``codes``. Raises AssertionError where it doesn't end."""
+        if await node.exit_code() not in codes:
+            self._died(node)
+
+
+def fill(path: Path) -> None:
+    """Write to ``path`` until its filesystem is full."""
+    chunk = bytes(1 << 20)
+    with path.open("wb", buffering=0) as file:
+        try:
+            while chunk:
+                if file.write(chunk) < len(chunk):
+                    chunk = chunk[: len(chunk) // 2]
+        except OSError:
+            pass  # as wanted
+
+
+def names(nodes: Sequence[Node]) -> str:
+    return ",".join(node.name for node in nodes)
