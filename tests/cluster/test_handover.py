@@ -157,8 +157,8 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path, again: signal.Sig
         assert await leader.exit_code() == 0
 
 
-async def test_told_to_stop_before_it_serves(tmp_path: Path) -> None:
-    """While it reads its log it has promised nothing to anybody: it just ends."""
+async def test_told_to_stop_as_soon_as_it_has_read_its_log(tmp_path: Path) -> None:
+    """It has promised nothing to anybody yet: it just ends."""
     async with running(tmp_path, size=1) as cluster:
         (node,) = cluster.nodes
         node.signal(signal.SIGTERM)

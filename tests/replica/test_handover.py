@@ -180,6 +180,15 @@ def test_without_a_leader_it_waits_for_one() -> None:
     assert other.alive
 
 
+def test_anyone_but_who_is_elected_first() -> None:
+    """The wish came when nobody led: then it means whoever leads when it can be asked."""
+    cluster = Cluster()
+    wish(cluster, cluster["n1"], None)
+    cluster.advance(1500)
+    assert cluster["n1"].answer("wish") == (cluster.leader.name, cluster.leader.replica.node.current_term)
+    assert cluster.leader.replica.node.current_term == 2
+
+
 def test_no_leader_in_time() -> None:
     cluster = elected()
     asked, other = cluster.followers
