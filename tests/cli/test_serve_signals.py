@@ -1,4 +1,4 @@
-"""``raftkv serve`` told to stop before the server has handlers of its own: as it imports, or reads its log."""
+"""``raftkv serve`` told to stop before the server has handlers of its own: it imports, or reads its log."""
 
 from __future__ import annotations
 
