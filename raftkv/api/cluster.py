@@ -119,6 +119,7 @@ class ClusterHandlers:
         return _json(body, 200 if ready else 503)
 
 
+<<<<<<< HEAD
 _SUMMARY = {
     "role": str,
     "term": int,
@@ -129,6 +130,8 @@ _SUMMARY = {
 }
 
 
+=======
+>>>>>>> transfer
 async def _small_body(request: web.BaseRequest, within_ms: float) -> bytes:
     length = request.content_length
     if length is not None and length > _MAX_BODY_BYTES:
@@ -157,6 +160,16 @@ def _target_of(body: bytes) -> NodeId | None:
     if target is not None and not isinstance(target, str):
         raise BadRequest("id must be the id of a node, as text")
     return None if target is None else NodeId(target)
+
+
+_SUMMARY = {
+    "role": str,
+    "term": int,
+    "commit_index": int,
+    "last_applied": int,
+    "last_index": int,
+    "revision": int,
+}
 
 
 def _summary(status: Any) -> dict[str, Any]:

@@ -44,7 +44,6 @@ EXIT_PORT = 73  # EX_CANTCREAT
 
 _GROUP = GroupId(0)
 _GOODBYE_S = 1.0  # for connections to end by themselves
-_LOOK_S = 0.01  # how often a stopping node looks whether it is done
 _GC_THRESHOLDS = (10_000, 20, 20)  # hardly anything here is cyclic, and there is much of it: look seldom
 _PUBLISH_S = 0.25  # how often the other nodes are told this one's status
 _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
@@ -171,12 +170,7 @@ class NodeProcess:
         """
         await self._hand_over()
         await door.close()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._config.drain_ms / 1000
-        await api.drain(deadline - loop.time())
-        # Those whose clients are gone. Once in a node's life: not worth an event on the hot path.
-        while not self._driver.idle and loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_S)
+        await api.drain(self._config.drain_ms / 1000)
         await self._hand_over()  # it may have been elected meanwhile
 
     async def _hand_over(self) -> None:

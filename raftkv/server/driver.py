@@ -181,11 +181,6 @@ class Driver:
 
     # -- the end -------------------------------------------------------------------------------------------
 
-    @property
-    def idle(self) -> bool:
-        """Whether no request waits."""
-        return not any(self._replica.waiting.values())
-
     def stop(self, detail: str) -> None:
         """Stop for good; whoever still waits is told, each with the outcome that is true for it."""
         if self._stopped:

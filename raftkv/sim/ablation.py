@@ -26,6 +26,7 @@ from raftkv.consensus.types import Entry, Index, Mark, NodeId, Write
 from raftkv.errors import Outcome
 from raftkv.kv.session import BatchId, Sessions
 from raftkv.replica import Replica
+from raftkv.sim import broken_handover
 from raftkv.sim.files import SimFile, SimFiles
 from raftkv.sim.run import Report, play
 from raftkv.sim.server import SimServer
@@ -331,4 +332,10 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("settled batches applied again", ((Sessions, "admit", _admit_settled),)),
     Ablation("every life is the first", (_one_incarnation(),)),
     Ablation("unknown told as not applied", (_deny_everything(),)),
+    Ablation("TimeoutNow of an old term obeyed", (broken_handover.old_terms_obeyed(),)),
+    Ablation("proposals taken while handing over", (broken_handover.proposals_taken(),)),
+    Ablation("told to stand, own vote not awaited", (broken_handover.vote_not_awaited(),)),
+    Ablation("wished candidates get spent votes", (broken_handover.spent_votes_given(),)),
+    Ablation("told to stand without the whole log", (broken_handover.told_too_early(),)),
+    Ablation("every candidate says it is wished for", (broken_handover.everybody_wished_for(),)),
 )

@@ -15,7 +15,13 @@ from raftkv.consensus.invariants import (
     check_election_safety,
     check_leader_completeness,
 )
-from raftkv.consensus.messages import AppendEntriesReply, Envelope, RequestVote, RequestVoteReply
+from raftkv.consensus.messages import (
+    AppendEntriesReply,
+    Envelope,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
@@ -36,6 +42,8 @@ class Checks:
         self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}  # (index, term) -> (entry, term before)
         self._votes: dict[tuple[Term, NodeId], NodeId] = {}
         self._commits: dict[NodeId, Index] = {}  # in this life of each node
+        self._told: set[tuple[Term, NodeId]] = set()  # who was told to stand, in whose term
+        self._handing: dict[NodeId, tuple[Term, Index]] = {}  # who hands over, and where its log ends
 
     # -- a node's life -------------------------------------------------------------------------------------
 
@@ -76,6 +84,7 @@ class Checks:
         if ready.write is not None and ready.write.entries:
             self._log_changed(node, ready.write.entries)
         self._commit_moved(node)
+        self._hands_over(node, ready)
         for entry in ready.committed:
             if self.committed[entry.index - 1] is not entry and self.committed[entry.index - 1] != entry:
                 raise InvariantBroken(f"state machine safety: {node.node_id} applies {entry}")
@@ -93,6 +102,33 @@ class Checks:
         earlier = [e for e, at in zip(self.committed, self._commit_terms, strict=True) if at < term]
         check_leader_completeness(node.log, earlier)
         self.on_election(node.node_id)
+
+    def _hands_over(self, node: Node, ready: Ready) -> None:
+        """Thesis 3.10: nothing is appended meanwhile; who is told to stand has the whole log on its disk."""
+        name, at = node.node_id, (node.current_term, node.log.last_index)
+        if node.hands_over_to is None:
+            self._handing.pop(name, None)
+        elif self._handing.setdefault(name, at) != at:
+            raise InvariantBroken(f"handover: {name} appends {at[1]} while it hands over")
+        for envelope in ready.messages:
+            if isinstance(envelope.message, TimeoutNow):
+                self._told.add((envelope.term, envelope.receiver))
+                durable = self._disks[envelope.receiver].entries
+                if node.log.slice(at[1], 0) != tuple(durable[at[1] - 1 : at[1]]):
+                    raise InvariantBroken(f"handover: {envelope.receiver} is told to stand without {at[1]}")
+
+    def handover_answered(self, name: NodeId, result: object) -> None:
+        """Who is said to lead a term did."""
+        if not isinstance(result, tuple):
+            self._world.probes["lead not handed over"] += 1
+            return
+        leader, term = result
+        self._world.probes["lead handed over"] += 1
+        self._world.note(f"{name} hears that {leader} leads term {term}")
+        if self._leaders.get(term) != leader:
+            raise InvariantBroken(
+                f"handover: {leader} is said to lead {term}, {self._leaders.get(term)} does"
+            )
 
     def _log_changed(self, node: Node, entries: Sequence[Entry]) -> None:
         before = node.log.term_at(Index(entries[0].index - 1)) or 0
@@ -160,6 +196,8 @@ class Checks:
                     if same_term and tail < (message.last_log_term, message.last_log_index):
                         raise InvariantBroken(f"{sender} stands with a log that its disk doesn't have")
                     self._voted(term, sender, sender, on_disk)
+                    if message.transfer and (term - 1, sender) not in self._told:
+                        raise InvariantBroken(f"handover: nobody wished that {sender} lead {term}")
                 case RequestVoteReply():
                     self._voted(term, sender, promise.receiver, on_disk)
                 case _:

@@ -13,6 +13,7 @@ from random import Random
 
 from raftkv.consensus.types import NodeId
 from raftkv.sim.files import Tear
+from raftkv.sim.leaving import Handover
 from raftkv.sim.network import Link, Network
 from raftkv.sim.plan import Plan
 from raftkv.sim.schedule import Strike
@@ -104,6 +105,31 @@ class Faults:
         if server:
             server.kill()
         return server is not None
+
+    def _stop(self) -> bool:
+        server = self._pick()
+        if server is None or server.is_leaving:
+            return False
+        server.leave()
+        return True
+
+    def _transfer(self) -> bool:
+        """To anybody: up or down, ahead or behind, or cut off; or to whom the leader finds fit. Sometimes to
+        one after the other: then two may stand for the same term, both as wished.
+        """
+        asked = self._pick()
+        if asked is None or not asked.takes_requests:
+            return False
+        self._wish(asked, self._random.choice([*self._names, None]))
+        for _ in range(self._random.choice((0, 0, 3))):
+            pause_ms = self._random.expovariate(1 / self._plan.network.mean_delay_ms)
+            self._world.after(pause_ms, partial(self._wish, asked, self._random.choice(self._names)))
+        return True
+
+    def _wish(self, asked: SimServer, target: NodeId | None) -> None:
+        if asked.takes_requests and not self._over:
+            self._world.note(f"{asked.name} is asked to let {target or 'another'} lead")
+            asked.transfer(target, Handover(lambda answer: None), self._plan.timeout_ms)
 
     def _storm(self) -> bool:
         share, tear = self._random.choice((0.5, 1.0)), self._random.choice(list(Tear))

@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from raftkv.consensus.messages import AppendEntriesRefusal, Envelope, PreVoteReply, Propose, RequestVoteReply
+from raftkv.consensus.messages import (
+    AppendEntriesRefusal,
+    Envelope,
+    PreVoteReply,
+    Propose,
+    RequestVoteReply,
+    TimeoutNow,
+)
 from raftkv.consensus.types import NodeId
 from raftkv.sim.plan import NetworkPlan
 from raftkv.sim.trace import in_words
@@ -119,6 +126,8 @@ class Network:
                 self.world.probes["vote refused"] += 1
             case AppendEntriesRefusal():
                 self.world.probes["append refused"] += 1
+            case TimeoutNow():
+                self.world.probes["told to stand"] += 1
             case Propose():
                 self.world.probes["batch proposed to a follower"] += 1
             case _:

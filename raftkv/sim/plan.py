@@ -21,6 +21,8 @@ FAULTS = (
     "storm",  # several at once, or all
     "beheading",  # for a while, whoever leads is struck again and again
     "ambush",  # for a while, who is elected or commits something is struck at once
+    "stop",  # it is told to: hands over, answers, ends
+    "transfer",  # somebody asks a node to make another lead
     "pause",
     "slow_disk",
     "fsync_error",

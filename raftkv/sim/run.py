@@ -21,6 +21,7 @@ from raftkv.sim.clients import Clients, Operation
 from raftkv.sim.disk import Durable
 from raftkv.sim.faults import Faults
 from raftkv.sim.files import Tear
+from raftkv.sim.leaving import Handover
 from raftkv.sim.network import Network
 from raftkv.sim.plan import Plan, draw
 from raftkv.sim.reference import Reference
@@ -88,7 +89,12 @@ class Run:
         self.servers[told].peer_lost(lost)
 
     def _answered(self, server: SimServer, answer: Answer) -> None:
-        self.clients.answered(server, answer)
+        ticket, result = answer
+        if isinstance(ticket, Handover):
+            self.checks.handover_answered(server.name, result)
+            ticket.then(result)
+        else:
+            self.clients.answered(server, answer)
 
     def _ended(self, server: SimServer) -> None:
         self.clients.server_ended(server)
@@ -123,6 +129,8 @@ class Run:
         for server in core:
             server.files.mend()
             server.slow_ms = 0.0
+            if server.is_leaving:
+                server.kill()
             if server.is_up:
                 server.resume()
             else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raftkv.consensus.log import Log
-from raftkv.consensus.messages import Envelope
+from raftkv.consensus.messages import Envelope, TimeoutNow
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
@@ -26,6 +26,7 @@ from raftkv.replica import Replica
 from raftkv.sim.checks import Checks
 from raftkv.sim.disk import Durable, SimDisk
 from raftkv.sim.files import PowerCut, SimFiles, Tear
+from raftkv.sim.leaving import Leaving
 from raftkv.sim.network import Network
 from raftkv.sim.plan import Plan
 from raftkv.sim.reference import Reference
@@ -75,6 +76,8 @@ class SimServer:
         self.files = SimFiles(around.world.random)
         self.durable = durable
         self.is_up = False
+        self.is_leaving = False  # it was told to stop
+        self.door_is_open = True
         self.is_damaged = False  # a bit of its disk was flipped: it must never start again
         self.slow_ms = 0.0  # what each sync takes longer
         self.machine = WatchedMachine(self._applied)
@@ -112,6 +115,7 @@ class SimServer:
         self._start_clock(1 + random.uniform(-plan.clock_drift, plan.clock_drift))
         self._build(wal, recovered)
         self.is_up, self._paused, self._deferred = True, False, []
+        self.is_leaving, self.door_is_open = False, True
         world.note(f"{self.name} starts, incarnation {recovered.incarnation}")
         self._wake()
         return True
@@ -162,6 +166,21 @@ class SimServer:
     def kill(self) -> None:
         self._end("is killed", None)
 
+    def leave(self) -> None:
+        """SIGTERM."""
+        self.is_leaving = True
+        self._after(0.0, Leaving(self, self._world, self._around.plan).begin)
+
+    def stop(self) -> None:
+        """The end of its own accord: whoever still waits is told."""
+        self._fail_all("this node is stopping")
+        self._end("stops as it was told", None)
+
+    def _fail_all(self, detail: str) -> None:
+        assert self.replica is not None
+        for answer in self.replica.fail_all(ShuttingDown, detail):
+            self._around.answered(self, answer)
+
     def _end(self, how: str, tear: Tear | None) -> None:
         self._world.note(f"{self.name} {how}")
         if tear is None:
@@ -197,6 +216,10 @@ class SimServer:
     def clock_ms(self) -> float:
         return (self._world.now_ms - self._clock_started_ms) * self._clock_rate
 
+    def later(self, delay_ms: float, call: Call) -> None:
+        """Within this life, and not while it is paused."""
+        self._after(delay_ms, call)
+
     def _after(self, delay_ms: float, call: Call) -> None:
         self._world.after(delay_ms, partial(self._run, self.life, call))
 
@@ -218,10 +241,8 @@ class SimServer:
 
     def _disk_failed(self, error: StartError) -> None:
         """As the driver stops: whoever waits is told, then the process ends."""
-        assert self.replica is not None
         self._world.probes["disk failure stopped a node"] += 1
-        for answer in self.replica.fail_all(ShuttingDown, "the disk failed"):
-            self._around.answered(self, answer)
+        self._fail_all("the disk failed")
         self._end(f"stops: {error}", None)
 
     def _sync_ms(self) -> float:
@@ -240,13 +261,22 @@ class SimServer:
         self.replica.barrier(ticket, self.clock_ms + timeout_ms)
         self._wake()
 
+    def transfer(self, target: NodeId | None, ticket: Any, timeout_ms: float) -> None:
+        assert self.replica is not None
+        self.replica.transfer(target, ticket, self.clock_ms + timeout_ms)
+        self._wake()
+
+    @property
+    def has_waiting(self) -> bool:
+        return self.replica is not None and any(self.replica.waiting.values())
+
     @property
     def leads(self) -> bool:
         return self.replica is not None and isinstance(self.replica.node.role, Leader)
 
     @property
     def takes_requests(self) -> bool:
-        return self.is_up and not self._paused
+        return self.is_up and self.door_is_open and not self._paused
 
     def receive(self, envelopes: Sequence[Envelope]) -> None:
         if self.is_up:
@@ -258,6 +288,8 @@ class SimServer:
         replica.clock(self.clock_ms)
         for envelope in envelopes:
             self._world.note(f"{envelope.sender}@{envelope.term} ⇒ {self.name}")
+            if isinstance(envelope.message, TimeoutNow) and envelope.term < replica.node.current_term:
+                self._world.probes["TimeoutNow ignored"] += 1
             replica.step(envelope)
         self._note_freshness(replica)
         self._wake()

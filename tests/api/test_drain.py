@@ -25,7 +25,7 @@ def test_each_answer_is_the_last_on_its_connection(node: RestNode) -> None:
         for client in (one, two):
             reply = client.request("PUT", "/v1/kv/before", body=b"v")
             assert "connection" not in reply.headers
-        drained = node.drain(DEADLINE_S)
+        drained = node.drain(60.0)
         for client in (one, two):
             assert not drained.done()
             reply = client.request("PUT", "/v1/kv/after", body=b"v")
@@ -37,14 +37,14 @@ def test_each_answer_is_the_last_on_its_connection(node: RestNode) -> None:
 def test_errors_say_so_too(node: RestNode) -> None:
     with Connection(node) as client:
         assert client.request("GET", "/livez").status == 200
-        drained = node.drain(DEADLINE_S)
+        drained = node.drain(60.0)
         reply = client.request("GET", "/nothing")
         assert (reply.status, reply.headers["connection"]) == (404, "close")
         drained.result(DEADLINE_S)
 
 
 def test_without_connections_it_is_done(node: RestNode) -> None:
-    node.drain(DEADLINE_S).result(DEADLINE_S)
+    node.drain(60.0).result(DEADLINE_S)
 
 
 def test_quiet_connections_are_not_waited_for_long(node: RestNode, monkeypatch: pytest.MonkeyPatch) -> None:

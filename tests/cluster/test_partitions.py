@@ -47,6 +47,12 @@ async def test_a_silent_partition_of_the_leader(tmp_path: Path) -> None:
             await own.acknowledged(50)
             network.isolate(leader)
             await cluster.leader(among=others)
+
+            async def steps_down() -> bool:
+                status = await cluster.status(leader)
+                return status is not None and status["leader"] is None
+
+            await cluster.until(steps_down, "the isolated leader finds out by itself")
             await load.acknowledged(100)
             network.heal()
             await cluster.leader()

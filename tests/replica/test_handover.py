@@ -141,9 +141,14 @@ def test_another_wish_ends_the_first() -> None:
     wish(cluster, old, one.name)
     cluster.settle()
     old.replica.transfer(other.name, "second", cluster.now_ms + 5000)
+    cluster.drop = {TimeoutNow}  # so that the old leader has time to say so
     cluster.settle()
+    cluster.advance(4)
+    detail = failure(old, TimedOut, Outcome.UNKNOWN)
+    assert detail.startswith(f"{one.name} did not take over in time; the leader is {old.name}.")
+    cluster.drop = set()
+    cluster.advance(60)
     assert old.answer("second") == (other.name, 2)
-    failure(old, TimedOut, Outcome.UNKNOWN)
 
 
 def test_a_follower_does_not_wait_longer_than_a_leader_may_try() -> None:
@@ -175,13 +180,24 @@ def test_without_a_leader_it_waits_for_one() -> None:
     assert other.alive
 
 
+def test_anyone_but_who_is_elected_first() -> None:
+    """The wish came when nobody led: then it means whoever leads when it can be asked."""
+    cluster = Cluster()
+    wish(cluster, cluster["n1"], None)
+    cluster.advance(1500)
+    assert cluster["n1"].answer("wish") == (cluster.leader.name, cluster.leader.replica.node.current_term)
+    assert cluster.leader.replica.node.current_term == 2
+
+
 def test_no_leader_in_time() -> None:
     cluster = elected()
     asked, other = cluster.followers
     cluster.kill(cluster.leader)
     cluster.kill(other)
     wish(cluster, asked, other.name, timeout_ms=100)
+    due_ms = cluster.now_ms + 100
     cluster.advance(98)
+    assert asked.replica.due_ms <= due_ms, "it wakes in time to say so"
     assert "wish" not in asked.answers
     cluster.advance(4)
     failure(asked, NoQuorum, Outcome.NOT_APPLIED)
