@@ -119,19 +119,6 @@ class ClusterHandlers:
         return _json(body, 200 if ready else 503)
 
 
-<<<<<<< HEAD
-_SUMMARY = {
-    "role": str,
-    "term": int,
-    "commit_index": int,
-    "last_applied": int,
-    "last_index": int,
-    "revision": int,
-}
-
-
-=======
->>>>>>> transfer
 async def _small_body(request: web.BaseRequest, within_ms: float) -> bytes:
     length = request.content_length
     if length is not None and length > _MAX_BODY_BYTES:
