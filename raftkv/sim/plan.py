@@ -105,7 +105,7 @@ def draw(random: Random) -> Plan:
         clock_drift=pick((0.0, 0.01, 0.1)),
         faults=_duel(random, timing) if is_duel else _faults(random, timing),
         outage_ms=uniform(0.2, 2) * timing.election_timeout_max_ms,
-        duration_ms=uniform(5, 18) * timing.election_timeout_max_ms,
+        duration_ms=(uniform(15, 45) if is_duel else uniform(5, 18)) * timing.election_timeout_max_ms,
         clients=random.randint(1, 6),
         keys=pick((1, 3, 10)),
         think_ms=pick((3.0, 10.0, 30.0)),
