@@ -20,7 +20,7 @@ from raftkv.consensus.types import NO_SNAPSHOT, Entry, Index, SnapshotMeta, Term
 
 
 class Log:
-    """Entries after a snapshot boundary; today the boundary is always (0, 0), the start of time."""
+    """Entries after a boundary: the start of time, or the position that a shortened log begins after."""
 
     __slots__ = ("_entries", "boundary")
 
@@ -40,7 +40,7 @@ class Log:
 
     @property
     def last_time_ms(self) -> int:
-        return self._entries[-1].time_ms if self._entries else 0
+        return self._entries[-1].time_ms if self._entries else self.boundary.time_ms
 
     def term_at(self, index: Index) -> Term | None:
         """The term of the entry at ``index``; None where this log has no entry and no boundary."""

@@ -54,13 +54,17 @@ class HardState:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMeta:
-    """The boundary below which the log is gone: the last entry a snapshot covers. (0, 0) is no snapshot."""
+    """A position in the log: the last entry that a snapshot covers, or that a log begins after.
+
+    (0, 0, 0) is the start of time: no snapshot, a log from its first entry on.
+    """
 
     index: Index
     term: Term
+    time_ms: int  # cluster time of that entry
 
 
-NO_SNAPSHOT = SnapshotMeta(Index(0), Term(0))
+NO_SNAPSHOT = SnapshotMeta(Index(0), Term(0), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,11 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What one turn must make durable, in this order: ``hard_state`` (if it changed), then ``entries``.
+    """What one turn must make durable, in this order: ``hard_state`` (if it changed), ``boundary`` (if a
+    snapshot was installed), then ``entries``.
+
+    With ``boundary`` the log begins after that entry: those up to it are gone, and those after it too, unless
+    the entry at ``boundary.index`` was there with that term. NB: the snapshot must be durable before.
 
     ``entries`` are consecutive; where the first one's index is not beyond the last durable entry, everything
     from that index on is replaced (a conflicting suffix was cut, section 5.3).
@@ -89,6 +97,7 @@ class Write:
     group: GroupId
     hard_state: HardState | None
     entries: tuple[Entry, ...]
+    boundary: SnapshotMeta | None = None
 
 
 @dataclass(frozen=True, slots=True)

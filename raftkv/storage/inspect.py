@@ -22,6 +22,7 @@ from raftkv.storage.record import (
     decode_commit,
     decode_entry,
     decode_hard_state,
+    decode_position,
 )
 from raftkv.storage.recovery import Replay, replay_segment, scans
 from raftkv.storage.segment import Owner, disk_failed, newer
@@ -41,7 +42,7 @@ class RecordLine:
     type: RecordType
     detail: Mapping[str, int | str | bytes | None]
     """BOOT: incarnation. HARD_STATE: term, voted_for. ENTRY: index, term, kind, time_ms, data.
-    COMMIT: records, sparse_sectors."""
+    POSITION, BOUNDARY: index, term, time_ms. COMMIT: records, sparse_sectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,9 @@ def _detail(kind: RecordType, record: Record) -> Mapping[str, int | str | bytes 
                 "time_ms": entry.time_ms,
                 "data": entry.data,
             }
+        case RecordType.POSITION | RecordType.BOUNDARY:
+            position = decode_position(record)
+            return {"index": position.index, "term": position.term, "time_ms": position.time_ms}
         case RecordType.COMMIT:
             commit = decode_commit(record)
             return {"records": commit.records, "sparse_sectors": commit.sparse_sectors}

@@ -186,7 +186,9 @@ def test_after_the_first_failure_nothing_is_acknowledged(
     files.crash(tear)
     _, recovered = open_wal(files)
     model = apply({}, [write(entry(index)) for index in range(1, nth)])
-    kept = {group: (state, entries[: nth - 1]) for group, (state, entries) in recovered.groups.items()}
+    kept = {
+        group: state._replace(entries=state.entries[: nth - 1]) for group, state in recovered.groups.items()
+    }
     assert {group: value for group, value in kept.items() if value[1]} == model
 
 
