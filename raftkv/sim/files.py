@@ -113,6 +113,24 @@ class SimFile:
         self._files.step()
 
 
+class SimReadFile:
+    """``raftkv.storage.files.ReadFile``. It sees what is appended while it is open, as a real one does."""
+
+    def __init__(self, files: SimFiles, inode: Inode) -> None:
+        self._files = files
+        self._inode = inode
+        self._at = 0
+
+    def read(self, size_bytes: int) -> bytes:
+        self._files.check_read()
+        data = bytes(self._inode.cached[self._at : self._at + size_bytes])
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        pass
+
+
 class SimLock:
     def release(self) -> None:
         pass
@@ -172,6 +190,11 @@ class SimFiles:
             self.fuse = -1
             raise PowerCut
 
+    def check_read(self) -> None:
+        if self.fail_reads:
+            self.fail_reads -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
     def write_error(self) -> int:
         if self.is_full:
             return errno.ENOSPC
@@ -189,10 +212,11 @@ class SimFiles:
         return sorted(path.name for path in self._names if path.parent == directory)
 
     def read(self, path: Path) -> bytes:
-        if self.fail_reads:
-            self.fail_reads -= 1
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return bytes(self._names[path].cached)
+        self.check_read()
+        return bytes(self._inode(path).cached)
+
+    def open(self, path: Path) -> SimReadFile:
+        return SimReadFile(self, self._inode(path))
 
     def create(self, path: Path) -> SimFile:
         self.step()
@@ -220,6 +244,11 @@ class SimFiles:
 
     def random_bytes(self, size_bytes: int) -> bytes:
         return self.random.randbytes(size_bytes)
+
+    def _inode(self, path: Path) -> Inode:
+        if path not in self._names:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return self._names[path]
 
     def _change(self, names: dict[Path, Inode]) -> None:
         self._names = names

@@ -99,6 +99,20 @@ class FaultyFile:
             raise OSError(errno.EBADF, "used after close, or by a process that is dead")
 
 
+class FaultyReadFile:
+    def __init__(self, inode: Inode) -> None:
+        self._inode = inode
+        self._at = 0
+
+    def read(self, size_bytes: int) -> bytes:
+        data = bytes(self._inode.cached[self._at : self._at + size_bytes])
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        pass
+
+
 class FaultyLock:
     def __init__(self, files: FaultyFiles, path: Path) -> None:
         self._files = files
@@ -170,6 +184,9 @@ class FaultyFiles:
 
     def read(self, path: Path) -> bytes:
         return bytes(self.names_now[path].cached)
+
+    def open(self, path: Path) -> FaultyReadFile:
+        return FaultyReadFile(self.names_now[path])
 
     def create(self, path: Path) -> FaultyFile:
         inode = Inode()
