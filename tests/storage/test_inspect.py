@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.consensus.types import GroupId, HardState, NodeId, Term
+from raftkv.consensus.types import NO_SNAPSHOT, GroupId, HardState, NodeId, Term
 from raftkv.errors import StartError
 from raftkv.storage.files import OsFiles
 from raftkv.storage.inspect import GroupReport, dump, verify
@@ -64,8 +64,8 @@ def test_verify_a_sound_log(directory: Path) -> None:
     assert (report.incarnation, report.segments, report.batches, report.records) == (1, 2, 6, 9)
     assert report.total_bytes == sum(len(data) for data, _ in before.values())
     assert report.groups == (
-        GroupReport(GroupId(0), HardState(Term(2), NodeId("n3")), 2, *(1, 2, 2)),  # type: ignore[arg-type]
-        GroupReport(GroupId(4), HardState(Term(0), None), 1, *(1, 1, 2)),  # type: ignore[arg-type]
+        GroupReport(GroupId(0), HardState(Term(2), NodeId("n3")), NO_SNAPSHOT, 2, *(1, 2, 2)),  # type: ignore[arg-type]
+        GroupReport(GroupId(4), HardState(Term(0), None), NO_SNAPSHOT, 1, *(1, 1, 2)),  # type: ignore[arg-type]
     )
     assert (report.torn_tail_bytes, report.torn_tail, report.damage) == (0, None, None)
 
