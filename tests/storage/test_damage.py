@@ -24,14 +24,16 @@ from raftkv.storage.record import (
     RecordType,
     encode,
     encode_boot,
+    encode_boundary,
     encode_commit,
     encode_entry,
+    encode_position,
     find_commits,
 )
 from raftkv.storage.scan import SegmentScan
 from raftkv.storage.segment import HEADER_BYTES, decode_header, encode_header
 from tests.storage.faulty_files import FaultyFiles, split
-from tests.storage.samples import G0, entry, indexes, open_wal, write
+from tests.storage.samples import G0, entry, indexes, open_wal, position, write
 
 DENSE = Random(1).randbytes(1400).replace(b"\0", b"\1")
 ONE_BYTE_A_SECTOR = (bytes(511) + b"\1") * 3
@@ -239,6 +241,14 @@ def test_sound_records_that_make_no_sense_are_refused() -> None:
     path, data = last_segment(files)
     salt = decode_header(data, path).salt
     for content, message in [
+        (
+            sealed(data, encode_position(salt, G0, position(3, 2)), 6, salt),
+            "stands at 3@2 here, and ends at 3@1",
+        ),
+        (
+            sealed(data, encode_boundary(salt, G0, position(0)), 6, salt),
+            "a boundary at 0@1 of group 0 follows",
+        ),
         (sealed(data, entry_record(salt, entry(9)), 5 + 1, salt), "entry 9 of group 0 follows entry 3"),
         (sealed(data, entry_record(salt, entry(0)), 5 + 1, salt), "entry 0 of group 0 follows entry 3"),
         (sealed(data, encode_boot(salt, 0), 5 + 1, salt), "incarnation 0 follows 1"),

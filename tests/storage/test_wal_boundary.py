@@ -10,7 +10,9 @@ from raftkv.consensus.types import NO_SNAPSHOT, GroupId, Index, NodeId, Snapshot
 from raftkv.errors import StartError
 from raftkv.sim.files import PowerCut, SimFiles, Tear
 from raftkv.storage.inspect import dump
-from raftkv.storage.record import RecordType
+from raftkv.storage.record import Commit, RecordType, encode_commit
+from raftkv.storage.scan import SegmentScan
+from raftkv.storage.segment import HEADER_BYTES, decode_header, segment_paths
 from raftkv.storage.wal import Recovered, Wal
 from tests.storage.samples import DIRECTORY, G0, NODE, entry, indexes, open_wal, position, write
 
@@ -198,6 +200,38 @@ def test_entries_must_follow_a_boundary() -> None:
         _, wal = log(2)
         with pytest.raises(StartError, match=f"entry {bad} of group 0 would follow entry 4"):
             wal.commit([write(entry(bad), boundary=position(4, 2))])
+
+
+def strip_positions(files: SimFiles) -> None:
+    """Make of all segments what a version before there were POSITION records wrote."""
+    for path in segment_paths(DIRECTORY, files.names(DIRECTORY)):
+        data = files.read(path)
+        header = decode_header(data, path)
+        scan = SegmentScan(path, data, header, is_last=True)
+        first = next(scan.batches())
+        kept = [record for record in first.records if record.type != RecordType.POSITION]
+        raw = b"".join(data[record.offset : record.end] for record in kept)
+        commit = encode_commit(header.salt, Commit(first.number, len(kept), 0))
+        file = files.create(path)
+        file.append(data[:HEADER_BYTES] + raw + commit + data[first.commit.end :])
+        file.sync()
+        files.sync_directory(DIRECTORY)
+
+
+def test_segments_that_don_t_say_where_they_begin_stay_until_there_is_one_that_does() -> None:
+    files, _ = log(3)
+    files.kill()
+    strip_positions(files)
+    wal, recovered = open_wal(files, segment_bytes=ONE_EACH)
+    assert state(recovered) == (NO_SNAPSHOT, [1, 2, 3])
+    assert wal.drop_before(Index(3)) == 0
+    for index in (4, 5):
+        wal.commit([write(entry(index, bytes(300)))])
+    assert wal.drop_before(Index(5)) == 0, "the second couldn't be the first if the power went then"
+    assert indexes(reopened(files)) == [1, 2, 3, 4, 5]
+    files.unlink(DIRECTORY / files.names(DIRECTORY)[0])
+    with pytest.raises(StartError, match="begins at index 2, and the log before it ends at 0"):
+        open_wal(files)
 
 
 def test_the_first_segment_left_says_whose_it_is() -> None:
