@@ -58,7 +58,7 @@ def small_log(last: Write, segment_bytes: int = 1 << 20, before: int = 2) -> Fau
 
 
 def last_segment(files: FaultyFiles) -> tuple[Path, bytes]:
-    path = max(path for path in files.names_now if path.suffix == ".log")
+    path = max(path for path in files.paths if path.suffix == ".log")
     return path, files.read(path)
 
 
@@ -98,7 +98,7 @@ def test_the_last_batch_cut_at_every_byte(value: bytes) -> None:
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 def test_every_byte_of_every_segment_flipped_is_refused(value: bytes) -> None:
     files = small_log(write(entry(3, value), entry(4, b"x" * 30)), segment_bytes=1000, before=3)
-    paths = sorted(files.names_now)
+    paths = sorted(files.paths)
     assert len(paths) == 2
     for path in paths if value == VALUES["small"] else paths[1:]:  # the first is the same for all
         data = files.read(path)
@@ -133,7 +133,7 @@ def test_the_first_batch_after_a_header_is_never_torn() -> None:
 
 def test_a_cut_segment_that_is_not_the_last_is_refused() -> None:
     files = small_log(write(entry(3, DENSE)), segment_bytes=600)
-    first = min(files.names_now)
+    first = min(files.paths)
     data = files.read(first)
     for cut in (*range(HEADER_BYTES - 2, HEADER_BYTES + 3), len(data) - 33, len(data) - 32, len(data) - 1):
         files.put(first, data[:cut])

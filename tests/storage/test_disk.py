@@ -30,11 +30,11 @@ class Gate(FaultyFiles):
         self.reached: SimpleQueue[None] = SimpleQueue()
         self.go: SimpleQueue[None] = SimpleQueue()
 
-    def next_sync(self) -> int:
+    def sync_error(self) -> int:
         if self.shut:
             self.reached.put(None)
             self.go.get(timeout=DEADLINE_S)
-        return super().next_sync()
+        return super().sync_error()
 
 
 class Owner:

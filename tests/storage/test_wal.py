@@ -155,7 +155,7 @@ def test_temporary_files_go_but_only_after_all_is_sound() -> None:
     files.put(DIRECTORY / segments(files)[0], sound[:-1] + b"x")
     with pytest.raises(StartError):
         open_wal(files)
-    assert temporary in files.names_now
+    assert temporary in files.paths
     files.put(DIRECTORY / segments(files)[0], sound)
     open_wal(files)
     assert files.names(DIRECTORY) == ["notes.tmp", *segments(files)]
