@@ -47,7 +47,6 @@ class GroupReplay:
     boundary: SnapshotMeta = NO_SNAPSHOT  # the entry before the first of ``entries``
     entries: list[Entry] = field(default_factory=list)  # consecutive
     floor: Index = Index(0)  # a snapshot up to here was installed: nothing at or below it is replaced
-    highest: Index = Index(0)  # that the log reached in the segment that is read
 
     @property
     def last(self) -> SnapshotMeta:
@@ -72,7 +71,6 @@ class GroupReplay:
         if at != len(entries):
             if not self.floor < entry.index <= self.last_index:
                 return False
-            self.reach()
             if at < 0:
                 # What stood at the boundary when the first segment was begun is replaced. The entries between
                 # were in a segment that is gone, so a snapshot covers them, and this one too.
@@ -90,14 +88,10 @@ class GroupReplay:
         was_there = self.term_at(boundary.index) == boundary.term
         if boundary.index < max(1, self.floor) or (boundary.index == self.floor and not was_there):
             return False
-        self.reach()
         del self.entries[: boundary.index - self.boundary.index if was_there else None]
         self.boundary = boundary
         self.floor = boundary.index
         return True
-
-    def reach(self) -> None:
-        self.highest = max(self.highest, self.last_index)
 
 
 def _position_of(entry: Entry) -> SnapshotMeta:
@@ -110,7 +104,6 @@ class Extent:
 
     path: Path
     position: SnapshotMeta | None  # of group 0's log at its beginning; None: not said, so it can't be first
-    highest: Index  # that group 0's log reached within it, whatever was replaced later
     has_others: bool  # it holds entries of other groups
 
 
@@ -251,8 +244,6 @@ def replay_segment(replay: Replay, scan: SegmentScan) -> Extent:
         _check_first_index(replay, scan)
     replay.segments += 1
     replay.has_position = replay.has_others = False
-    log = replay.peek()
-    log.highest = log.last_index
     position: SnapshotMeta | None = None
     apply = replay.apply
     for batch in scan.batches():
@@ -265,9 +256,7 @@ def replay_segment(replay: Replay, scan: SegmentScan) -> Extent:
                 _check_first_index(replay, scan)
             replay.begins = False
             position = replay.peek().last if replay.has_position or header.first_index == 1 else None
-    log = replay.peek()
-    log.reach()
-    return Extent(path, position, log.highest, replay.has_others)
+    return Extent(path, position, replay.has_others)
 
 
 def _check_first_index(replay: Replay, scan: SegmentScan) -> None:

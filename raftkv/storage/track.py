@@ -17,7 +17,7 @@ from raftkv.consensus.types import Entry, Index, SnapshotMeta, Term
 class Track:
     """One group's log: its end, and which term each entry is of."""
 
-    __slots__ = ("_floor", "_runs", "_tail", "highest")
+    __slots__ = ("_floor", "_runs", "_tail")
 
     def __init__(
         self, boundary: SnapshotMeta, entries: Iterable[Entry] = (), floor: Index = Index(0)
@@ -26,7 +26,6 @@ class Track:
         self._floor = floor
         self._tail: Entry | SnapshotMeta = boundary
         self._runs: list[tuple[Index, Term]] = []  # (first index, term), by index, of consecutive entries
-        self.highest = boundary.index  # that the log reached since the segment was begun
         term: Term | None = None
         begin: tuple[Entry | SnapshotMeta, ...] = (boundary,)
         for each in chain(begin, entries):
@@ -34,16 +33,12 @@ class Track:
                 term = each.term
                 self._runs.append((each.index, term))
             self._tail = each
-        self.begin_segment()
 
     @property
     def last(self) -> SnapshotMeta:
         """The position of the last entry; the boundary's where there is none."""
         tail = self._tail
         return SnapshotMeta(tail.index, tail.term, tail.time_ms)
-
-    def begin_segment(self) -> None:
-        self.highest = self._tail.index
 
     def term_at(self, index: Index) -> Term | None:
         """The term of the entry at ``index``, or of the boundary; None where there is neither."""
@@ -52,14 +47,10 @@ class Track:
 
     def put(self, entry: Entry) -> bool:
         """Append ``entry``, or replace from its index on; False where it would leave a gap, or is final."""
-        last = self._tail.index
-        if not self._floor < entry.index <= last + 1:
+        if not self._floor < entry.index <= self._tail.index + 1:
             return False
-        if entry.index <= last:
-            while self._runs and self._runs[-1][0] >= entry.index:
-                self._runs.pop()
-        else:
-            self.highest = max(self.highest, entry.index)
+        while self._runs and self._runs[-1][0] >= entry.index:
+            self._runs.pop()
         if not self._runs or self._runs[-1][1] != entry.term:
             self._runs.append((entry.index, entry.term))
         self._tail = entry
@@ -78,7 +69,6 @@ class Track:
             self._runs = [(boundary.index, boundary.term)]
         if not was_there or boundary.index == self._tail.index:
             self._tail = boundary
-        self.highest = max(self.highest, boundary.index)
         self._floor = boundary.index
         return True
 

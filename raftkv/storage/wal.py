@@ -187,11 +187,11 @@ class Wal:
         self._is_dirty = False
 
     def drop_before(self, index: Index) -> int:
-        """Delete the oldest segments whose entries are all of group 0, at or below ``index``; how many.
+        """Delete the oldest segments that hold the log only up to ``index``, and of group 0 alone; how many.
 
-        Those entries are final from here on. NB: a snapshot that covers them must be durable before, and the
-        one to fall back on too: pass what the *older* of the kept snapshots covers, less a margin for slow
-        followers. Raises ``StartError`` (74), which is final.
+        Entries up to there are final from here on. NB: a snapshot that covers them must be durable before,
+        and the one to fall back on too: pass what the *older* of the kept snapshots covers, less a margin for
+        slow followers. Raises ``StartError`` (74), which is final.
         """
         self._open_file()
         if self._is_dirty:
@@ -213,7 +213,8 @@ class Wal:
     def _may_go(self, extent: Extent, index: Index) -> bool:
         following = self._extents[1] if len(self._extents) > 1 else self._extent
         assert following is not None
-        return extent.highest <= index and not extent.has_others and following.position is not None
+        position = following.position
+        return position is not None and position.index <= index and not extent.has_others
 
     def close(self) -> None:
         """Idempotent. What was appended and not synced may or may not be there afterwards."""
@@ -297,9 +298,7 @@ class Wal:
         number = self._header.number + 1 if self._header else 1
         log = self._track(GroupId(0))
         if self._extent is not None:
-            self._extent.highest = max(self._extent.highest, log.highest)
             self._extents.append(self._extent)
-        log.begin_segment()
         first_index = log.last.index + 1
         salt = int.from_bytes(self._files.random_bytes(4), "little")
         self._header = SegmentHeader(self._owner, number, first_index, self._next_batch, salt)
@@ -308,7 +307,7 @@ class Wal:
         records += [encode_hard_state(salt, g, state) for g, state in sorted(self._hard_states.items())]
         lasts = {group: track.last for group, track in sorted(self._tracks.items())}
         records += [encode_position(salt, group, last) for group, last in lasts.items() if last.index]
-        self._extent = Extent(self._path, log.last, log.highest, has_others=False)
+        self._extent = Extent(self._path, log.last, has_others=False)
         self._replace(encode_header(self._header) + self._batch(records, HEADER_BYTES))
 
     def _rewrite(self, recovery: Recovery) -> None:

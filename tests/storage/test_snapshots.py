@@ -44,13 +44,6 @@ def content(found: SnapshotFiles, meta: SnapshotMeta = META) -> tuple[SnapshotMe
         return reader.meta, reader.extra, list(reader)
 
 
-def rewritten(files: SimFiles, path: Path, data: bytes) -> None:
-    file = files.create(path)
-    file.append(data)
-    file.sync()
-    files.sync_directory(path.parent)
-
-
 @pytest.mark.parametrize("chunks", [[], CHUNKS, [bytes(SYNC_BYTES + 1)] * 2])
 def test_what_was_written_is_read(chunks: list[bytes]) -> None:
     files = SimFiles(Random(1))
@@ -94,17 +87,17 @@ def test_every_cut_is_refused() -> None:
     path = taken(found)
     data = files.read(path)
     for cut in range(len(data)):
-        rewritten(files, path, data[:cut])
+        files.put(path, data[:cut])
         with pytest.raises(DamagedSnapshotError) as refused:
             found.check(META)
         assert refused.value.exit_code == 65
         assert re.match(rf"{path}: damaged at byte \d+: the file ends ", str(refused.value))
         assert refused.value.offset <= cut
     for more in (b"\0", data):
-        rewritten(files, path, data + more)
+        files.put(path, data + more)
         with pytest.raises(DamagedSnapshotError, match="goes on after its end"):
             found.check(META)
-    rewritten(files, path, data)
+    files.put(path, data)
     assert content(found) == (META, EXTRA, CHUNKS)
 
 
@@ -116,7 +109,7 @@ def test_every_flipped_byte_is_refused() -> None:
     data = files.read(path)
     for at in range(len(data)):
         for byte in {data[at] ^ 1, data[at] ^ 0x80, 0, 255} - {data[at]}:
-            rewritten(files, path, data[:at] + bytes((byte,)) + data[at + 1 :])
+            files.put(path, data[:at] + bytes((byte,)) + data[at + 1 :])
             read: list[bytes] = []
             with pytest.raises(DamagedSnapshotError) as refused, found.open(META) as reader:
                 read.extend(reader)
@@ -138,7 +131,7 @@ def test_records_that_are_moved_repeated_or_left_out_are_refused() -> None:
     )  # fmt: skip
     assert head + one + two + three + end == data
     for parts in ([two, one, three], [one, three, two], [one, two, two], [one, two], [one, three], []):
-        rewritten(files, path, b"".join((head, *parts, end)))
+        files.put(path, b"".join((head, *parts, end)))
         with pytest.raises(DamagedSnapshotError, match="doesn't match its checksum"):
             found.check(META)
 
@@ -176,7 +169,7 @@ def test_sound_records_that_make_no_sense_are_refused() -> None:
             65,
         ),
     ]:
-        rewritten(files, path, content_)
+        files.put(path, content_)
         if message is None:
             found.check(META)
             continue
@@ -200,7 +193,7 @@ def test_a_header_that_is_whole_and_wrong(at: int, new: bytes, message: str, exi
     path = taken(snapshots(files))
     data = files.read(path)
     header = data[:at] + new + data[at + len(new) : 508]
-    rewritten(files, path, header + google_crc32c.value(header).to_bytes(4, "little") + data[512:])
+    files.put(path, header + google_crc32c.value(header).to_bytes(4, "little") + data[512:])
     with pytest.raises(StartError, match=message) as refused:
         snapshots(files).check(META)
     assert refused.value.exit_code == exit_code
@@ -325,10 +318,18 @@ def test_a_chunk_too_large_is_refused_before_it_is_written() -> None:
         writer.append(bytes(MAX_CHUNK_BYTES + 1))
 
 
+def test_one_that_was_set_aside_stays_so() -> None:
+    files = SimFiles(Random(1))
+    found = snapshots(files)
+    aside = found.set_aside(taken(found))
+    files.crash(Tear.LOST)
+    assert (found.paths(), files.names(DIRECTORY)) == ([], [aside.name])
+
+
 def test_the_newest_are_kept_and_what_isn_t_ours_too() -> None:
     files = SimFiles(Random(1))
     found = snapshots(files)
-    rewritten(files, DIRECTORY / "snapshot-notes.snap", b"not ours")
+    files.put(DIRECTORY / "snapshot-notes.snap", b"not ours")
     for index in range(1, 6):
         taken(found, position(index))
     found.set_aside(found.paths()[0])

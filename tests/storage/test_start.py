@@ -57,13 +57,6 @@ def newest(files: SimFiles) -> Path:
     return DIRECTORY / names(files, "snapshot-")[-1]
 
 
-def put(files: SimFiles, path: Path, data: bytes) -> None:
-    file = files.create(path)
-    file.append(data)
-    file.sync()
-    files.sync_directory(DIRECTORY)
-
-
 def contents(files: SimFiles) -> dict[str, bytes]:
     return {name: files.read(DIRECTORY / name) for name in files.names(DIRECTORY)}
 
@@ -115,7 +108,7 @@ def test_every_cut_and_every_flipped_byte_of_the_newest_is_passed_over() -> None
     path = newest(sound)
     for content in cut_and_flipped(sound.read(path)):
         files = deepcopy(sound)
-        put(files, path, content)
+        files.put(path, content)
         opened = start(files)
         assert (opened.snapshot, indexes(opened)) == (position(2), [1, 2, 3, 4])
         (aside,) = opened.set_aside
@@ -128,7 +121,7 @@ def test_every_cut_and_every_flipped_byte_is_refused_where_the_older_one_does_no
     path = newest(files)
     data = files.read(path)
     for content in cut_and_flipped(data):
-        put(files, path, content)
+        files.put(path, content)
         error = refusal(files)
         assert error.exit_code == 65
         assert str(error).startswith(f"{path}: damaged at byte ")
@@ -136,13 +129,13 @@ def test_every_cut_and_every_flipped_byte_is_refused_where_the_older_one_does_no
             error
         )
         assert "never restart it empty" in str(error)
-    put(files, path, data)
+    files.put(path, data)
     assert indexes(start(files)) == [1, 2, 3, 4]
 
 
 def test_a_whole_log_needs_no_snapshot() -> None:
     files = node(4, 3)
-    put(files, newest(files), b"nothing")
+    files.put(newest(files), b"nothing")
     opened = start(files)
     assert (opened.snapshot, indexes(opened)) == (None, [1, 2, 3, 4])
     assert names(files, "snapshot-") == [f"snapshot-{3:020}-{1:020}.snap.damaged"]
@@ -177,7 +170,7 @@ def test_a_newer_version_s_snapshot_is_not_passed_over() -> None:
     data = bytearray(files.read(path))
     data[8] = 2
     data[508:512] = google_crc32c.value(bytes(data[:508])).to_bytes(4, "little")
-    put(files, path, bytes(data))
+    files.put(path, bytes(data))
     assert refusal(files).exit_code == 78
 
 
@@ -194,11 +187,11 @@ def test_temporary_files_go_but_only_after_all_is_sound() -> None:
     files = node(4, 3, drop=3)
     path = newest(files)
     temporary = path.with_name(path.name + ".1.tmp")
-    put(files, temporary, b"half")
+    files.put(temporary, b"half")
     data = files.read(path)
-    put(files, path, data[:-1])
+    files.put(path, data[:-1])
     refusal(files)
-    put(files, path, data)
+    files.put(path, data)
     start(files)
     assert temporary.name not in files.names(DIRECTORY)
 
@@ -284,7 +277,7 @@ def test_an_installed_snapshot_that_is_gone_or_damaged_is_refused() -> None:
     install(start(files))
     path = newest(files)
     data = files.read(path)
-    put(files, path, data[:-1])
+    files.put(path, data[:-1])
     error = refusal(files)
     assert error.exit_code == 65
     assert f"{path}: damaged at byte " in str(error)
@@ -303,7 +296,7 @@ def test_a_crash_at_every_call_of_a_start(fuse: int, tear: Tear) -> None:
     found = snapshots_in(files)
     take(found, position(5), [entry(n) for n in range(1, 6)])
     take(found, position(7), [])
-    put(files, newest(files), b"damaged")
+    files.put(newest(files), b"damaged")
     found.begin(position(8), b"").append(b"half")
     files.random.seed(fuse)
     files.fuse = fuse

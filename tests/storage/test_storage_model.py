@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -193,7 +192,7 @@ class StorageModel(RuleBasedStateMachine):
         path, *older = self.opened.snapshots.paths()
         sound = self.files.read(path)
         at = data.draw(st.integers(0, len(sound) - 1), "at")
-        self.put(path, sound[:at] + bytes((sound[at] ^ 1,)) + sound[at + 1 :])
+        self.files.put(path, sound[:at] + bytes((sound[at] ^ 1,)) + sound[at + 1 :])
         begins = verify(DIRECTORY, self.files).groups[0].boundary.index
         covered = self.opened.snapshots.read(older[0]).meta.index if older else 0
         if begins <= covered:
@@ -202,14 +201,8 @@ class StorageModel(RuleBasedStateMachine):
             return
         with pytest.raises(StartError, match=f"^{path}: damaged at byte "):
             start(self.files, self.segment_bytes)
-        self.put(path, sound)
+        self.files.put(path, sound)
         self.start([])
-
-    def put(self, path: Path, data: bytes) -> None:
-        file = self.files.create(path)
-        file.append(data)
-        file.sync()
-        self.files.sync_directory(DIRECTORY)
 
 
 StorageModel.TestCase.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
