@@ -63,14 +63,20 @@ def test_the_first_segment_left_carries_incarnation_and_votes() -> None:
         assert reopened(files).incarnation == incarnation
 
 
-def test_a_segment_with_entries_of_another_group_stays() -> None:
+@pytest.mark.parametrize("reopens", [False, True])
+@pytest.mark.parametrize("boundary", [None, position(9)])
+def test_a_segment_with_entries_of_another_group_stays(boundary: SnapshotMeta | None, reopens: bool) -> None:
     files, wal = log(2)
-    wal.commit([write(entry(1, bytes(300)), group=GroupId(5))])
-    for index in range(3, 6):
+    entries = [] if boundary else [entry(1)]
+    wal.commit([write(entry(3, bytes(300))), write(*entries, boundary=boundary, group=GroupId(5))])
+    for index in range(4, 7):
         wal.commit([write(entry(index, bytes(300)))])
-    assert wal.drop_before(Index(5)) == 2
-    wal.commit([write(boundary=position(9), group=GroupId(6))])
-    assert indexes(reopened(files), GroupId(5)) == [1]
+    if reopens:
+        files.kill()
+        wal, _ = open_wal(files, segment_bytes=ONE_EACH)
+    assert wal.drop_before(Index(6)) == 2
+    other = reopened(files).groups[GroupId(5)]
+    assert (other.boundary, list(other.entries)) == (boundary or NO_SNAPSHOT, entries)
 
 
 def test_a_reopened_log_knows_what_may_go() -> None:
