@@ -204,17 +204,17 @@ def test_segments_go_in_their_turn() -> None:
     owner.write(4, bytes(300))
     files.reached.get(timeout=DEADLINE_S)
     owner.write(5)
-    owner.disk.drop_before(Index(3), lambda: owner.done.append(-3))
+    owner.disk.drop_before(Index(5), lambda: owner.done.append(-5))
     owner.write(6)
     assert len(files.names(DIRECTORY)) > 3
     files.shut = False
     files.go.put(None)
     owner.disk.close()
     owner.run_rest()
-    assert owner.done == [1, 2, 3, 4, 5, -3, 6]
+    assert owner.done == [1, 2, 3, 4, 5, -5, 6]
     assert owner.disk.statistics().writes == 6
     recovered = open_wal(files, segment_bytes=600)[1]
-    assert (recovered.groups[G0].boundary.index, indexes(recovered)) == (3, [4, 5, 6])
+    assert (recovered.groups[G0].boundary.index, indexes(recovered)) == (4, [5, 6])
 
 
 def test_a_removal_that_fails_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
