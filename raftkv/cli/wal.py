@@ -36,7 +36,8 @@ def wal() -> None:
 @DIRECTORY
 @output_option("table: a line a record. json: an object a line, with the commands in full.")
 def dump(directory: Path, output: str) -> None:
-    """Show every record of every committed batch, oldest first, up to the first damage.
+    """Show every record of every committed batch, oldest first, up to the first damage. What snapshots
+    cover may be gone.
 
     On a running node's directory the newest batch may be missing.
     """
@@ -63,15 +64,29 @@ def dump(directory: Path, output: str) -> None:
 @DIRECTORY
 @output_option("table: lines for people. json: one object.")
 def verify(directory: Path, output: str) -> None:
-    """Read the whole log as a start would, and say whether the node would start. Exits 1 if not."""
+    """Read the whole log and the snapshots as a start would, and say whether the node would start.
+
+    Exits 1 if not. A damaged snapshot is named, but no reason not to start if an older one will do.
+    """
     from raftkv.storage import inspect  # noqa: PLC0415
 
     with _refusals():
         report = inspect.verify(directory)
     if report.segments == 0 and report.damage is None:
         raise _no_log(directory)
+    document = _report(report)
+    if output == "json":
+        print_json(document)
+    else:
+        _print_report(document)
+    if report.damage is not None:
+        raise Failure(f"the node would not start. {report.damage}")
+
+
+def _report(report: Any) -> dict[str, Any]:
     owner = report.owner
-    document = {
+    used = report.used_snapshot
+    return {
         "node": owner.node_id if owner else None,
         "cluster_id": owner.cluster_id if owner else None,
         "incarnation": report.incarnation,
@@ -84,6 +99,8 @@ def verify(directory: Path, output: str) -> None:
                 "group": group.group,
                 "term": group.hard_state.current_term,
                 "voted_for": group.hard_state.voted_for,
+                "begins_after_index": group.boundary.index,
+                "begins_after_term": group.boundary.term,
                 "entries": group.entries,
                 "first_index": group.first_index,
                 "last_index": group.last_index,
@@ -91,16 +108,23 @@ def verify(directory: Path, output: str) -> None:
             }
             for group in report.groups
         ],
+        "snapshots": [
+            {
+                "file": snapshot.file,
+                "index": snapshot.meta.index if snapshot.meta else None,
+                "term": snapshot.meta.term if snapshot.meta else None,
+                "time_ms": snapshot.meta.time_ms if snapshot.meta else None,
+                "chunks": snapshot.chunks,
+                "size_bytes": snapshot.size_bytes,
+                "used": used is not None and snapshot.meta == used,
+                "damage": snapshot.damage,
+            }
+            for snapshot in report.snapshots
+        ],
         "torn_tail_bytes": report.torn_tail_bytes,
         "torn_tail": report.torn_tail,
         "damage": report.damage,
     }
-    if output == "json":
-        print_json(document)
-    else:
-        _print_report(document)
-    if report.damage is not None:
-        raise Failure(f"the node would not start. {report.damage}")
 
 
 def _print_report(document: Mapping[str, Any]) -> None:
@@ -115,8 +139,17 @@ def _print_report(document: Mapping[str, Any]) -> None:
             entries += (
                 f", {group['first_index']} to {group['last_index']}, the last of term {group['last_term']}"
             )
+        if group["begins_after_index"]:
+            entries += f", after {group['begins_after_index']} of term {group['begins_after_term']}"
         vote = f"voted for {group['voted_for']}" if group["voted_for"] else "no vote"
         click.echo(f"group {group['group']}: {entries}; in term {group['term']}, {vote}")
+    for snapshot in document["snapshots"]:
+        if snapshot["damage"] is not None:
+            click.secho(f"a snapshot that can't be used: {snapshot['damage']}", fg="yellow")
+            continue
+        size = f"{snapshot['chunks']:,} chunks, {snapshot['size_bytes']:,} bytes"
+        use = "; a start restores it" if snapshot["used"] else ""
+        click.echo(f"snapshot up to {snapshot['index']} of term {snapshot['term']}: {size}{use}")
     if document["torn_tail"]:
         tail = f"{document['torn_tail_bytes']:,} bytes at the end were never acknowledged"
         click.echo(f"{tail}; the next start drops them: {document['torn_tail']}")

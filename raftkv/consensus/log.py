@@ -20,7 +20,7 @@ from raftkv.consensus.types import NO_SNAPSHOT, Entry, Index, SnapshotMeta, Term
 
 
 class Log:
-    """Entries after ``boundary``: what is below it, a snapshot holds."""
+    """Entries after a boundary: the start of time, or the position that a shortened log begins after."""
 
     __slots__ = ("_entries", "boundary")
 

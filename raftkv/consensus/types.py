@@ -54,7 +54,10 @@ class HardState:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMeta:
-    """The last entry that a snapshot covers, or the one before a log's first. All zero: there is none."""
+    """A position in the log: the last entry that a snapshot covers, or that a log begins after.
+
+    (0, 0, 0) is the start of time: no snapshot, a log from its first entry on.
+    """
 
     index: Index
     term: Term
@@ -81,7 +84,11 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What one turn must make durable: ``hard_state`` (if it changed), then ``boundary``, then ``entries``.
+    """What one turn must make durable, in this order: ``hard_state`` (if it changed), ``boundary`` (if a
+    snapshot was installed), then ``entries``.
+
+    With ``boundary`` the log begins after that entry: those up to it are gone, and those after it too, unless
+    the entry at ``boundary.index`` was there with that term. NB: the snapshot must be durable before.
 
     ``entries`` are consecutive; where the first one's index is not beyond the last durable entry, everything
     from that index on is replaced (a conflicting suffix was cut, section 5.3).
@@ -91,7 +98,6 @@ class Write:
     hard_state: HardState | None
     entries: tuple[Entry, ...]
     boundary: SnapshotMeta | None = None
-    """A leader's snapshot was installed: the log begins after it, and nothing that was there before stays."""
 
 
 @dataclass(frozen=True, slots=True)

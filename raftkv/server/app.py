@@ -23,7 +23,7 @@ from raftkv.consensus.invariants import InvariantBroken
 from raftkv.consensus.log import Log
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.node import Node
-from raftkv.consensus.types import GroupId, HardState, NodeId, Term
+from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
 from raftkv.kv.machine import KvMachine
 from raftkv.replica import Replica
@@ -33,7 +33,7 @@ from raftkv.server.service import NodeService
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import OsFiles
-from raftkv.storage.wal import Recovered, Wal
+from raftkv.storage.wal import GroupState, Recovered, Wal
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
 
@@ -58,15 +58,15 @@ class NodeProcess:
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()  # what is not done by now is not done any more
         loop = asyncio.get_running_loop()
-        hard_state, entries = recovered.groups.get(_GROUP, (HardState(Term(0), None), ()))
+        durable = recovered.groups.get(_GROUP, GroupState())
         self._machine = KvMachine()
         node = Node(
             config.node_id,
             config.membership,
             uniform=random.Random().uniform,
             now_ms=loop.time() * 1000,
-            hard_state=hard_state,
-            log=Log(entries),
+            hard_state=durable.hard_state,
+            log=Log(durable.entries, durable.boundary),
             group=_GROUP,
             timing=config.timing,
         )
@@ -236,7 +236,7 @@ async def _serve(config: Config) -> None:
             version=__version__,
             data_dir=str(config.data_dir),
             incarnation=recovered.incarnation,
-            entries=sum(len(entries) for _, entries in recovered.groups.values()),
+            entries=sum(len(group.entries) for group in recovered.groups.values()),
             log_bytes=recovered.total_bytes,
         )
         if recovered.dropped_tail_bytes:

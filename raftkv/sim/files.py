@@ -53,7 +53,7 @@ class Inode:
         if tear is Tear.KEPT:
             self.write_back(self.dirty)
         elif tear is not Tear.LOST:
-            sectors = [sector for start, end in self.dirty for sector in _split(start, end)]
+            sectors = [sector for start, end in self.dirty for sector in split(start, end)]
             if tear is not Tear.CUT:
                 sectors = [sector for sector in sectors if random.random() < 0.5]
             self.write_back(sectors)
@@ -65,7 +65,7 @@ class Inode:
         self.dirty = []
 
 
-def _split(start: int, end: int) -> list[tuple[int, int]]:
+def split(start: int, end: int) -> list[tuple[int, int]]:
     """[start, end) by sectors of the file."""
     starts = [start, *range(start - start % SECTOR_BYTES + SECTOR_BYTES, end, SECTOR_BYTES)]
     return list(zip(starts, [*starts[1:], end], strict=True))
@@ -96,10 +96,10 @@ class SimFile:
     def sync(self) -> None:
         self._use()
         inode = self._inode
-        if self._files.fail_syncs:
-            self._files.fail_syncs -= 1
+        error = self._files.sync_error()
+        if error:
             inode.dirty = []  # clean pages now, and not on the disk
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise OSError(error, os.strerror(error))
         inode.write_back(inode.dirty)
         inode.dirty = []
         inode.synced_bytes = len(inode.durable)
@@ -113,9 +113,31 @@ class SimFile:
         self._files.step()
 
 
-class SimLock:
-    def release(self) -> None:
+class SimReadFile:
+    """``raftkv.storage.files.ReadFile``. It sees what is appended while it is open, as a real one does."""
+
+    def __init__(self, files: SimFiles, inode: Inode) -> None:
+        self._files = files
+        self._inode = inode
+        self._at = 0
+
+    def read(self, size_bytes: int) -> bytes:
+        self._files.check_read()
+        data = bytes(self._inode.cached[self._at : self._at + size_bytes])
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
         pass
+
+
+class SimLock:
+    def __init__(self, locked: set[Path], path: Path) -> None:
+        self._locked = locked
+        self._path = path
+
+    def release(self) -> None:
+        self._locked.discard(self._path)
 
 
 class SimFiles:
@@ -129,6 +151,7 @@ class SimFiles:
         self.fail_writes = 0
         self.fail_reads = 0
         self.is_full = False
+        self._locked: set[Path] = set()
         self._names: dict[Path, Inode] = {}
         self._durable_names: dict[Path, Inode] = {}
         self._changes: list[dict[Path, Inode]] = []  # the directory after each change not yet synced
@@ -139,6 +162,7 @@ class SimFiles:
         """The process ends: the kernel keeps all it was given."""
         self.life += 1
         self.fuse = -1
+        self._locked.clear()
 
     def crash(self, tear: Tear) -> None:
         """The power goes. Names are as after any of the changes since they were last synced."""
@@ -148,6 +172,12 @@ class SimFiles:
         for inode in self._names.values():
             inode.crash(tear, self.random)
         self.kill()
+
+    def put(self, path: Path, content: bytes) -> None:
+        """Another file at ``path``, durable: what someone with a copy of the disk may do."""
+        inode = Inode(bytearray(content), bytearray(content), synced_bytes=len(content))
+        for names in (self._names, self._durable_names, *self._changes):
+            names[path] = inode
 
     def flip_bit(self) -> str:
         """Flip a bit of what is in a segment and was confirmed as durable; says where."""
@@ -166,17 +196,29 @@ class SimFiles:
         self.is_full = False
 
     def step(self) -> None:
+        """A call that changes something is about to be made."""
         if self.fuse > 0:
             self.fuse -= 1
         elif self.fuse == 0:
             self.fuse = -1
             raise PowerCut
 
+    def check_read(self) -> None:
+        if self.fail_reads:
+            self.fail_reads -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
     def write_error(self) -> int:
         if self.is_full:
             return errno.ENOSPC
         if self.fail_writes:
             self.fail_writes -= 1
+            return errno.EIO
+        return 0
+
+    def sync_error(self) -> int:
+        if self.fail_syncs:
+            self.fail_syncs -= 1
             return errno.EIO
         return 0
 
@@ -189,10 +231,11 @@ class SimFiles:
         return sorted(path.name for path in self._names if path.parent == directory)
 
     def read(self, path: Path) -> bytes:
-        if self.fail_reads:
-            self.fail_reads -= 1
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return bytes(self._names[path].cached)
+        self.check_read()
+        return bytes(self._inode(path).cached)
+
+    def open(self, path: Path) -> SimReadFile:
+        return SimReadFile(self, self._inode(path))
 
     def create(self, path: Path) -> SimFile:
         self.step()
@@ -216,10 +259,18 @@ class SimFiles:
         self._changes = []
 
     def lock(self, path: Path) -> SimLock:
-        raise LockHeldError("the simulator runs one process a directory")
+        if path in self._locked:
+            raise LockHeldError("1")
+        self._locked.add(path)
+        return SimLock(self._locked, path)
 
     def random_bytes(self, size_bytes: int) -> bytes:
         return self.random.randbytes(size_bytes)
+
+    def _inode(self, path: Path) -> Inode:
+        if path not in self._names:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return self._names[path]
 
     def _change(self, names: dict[Path, Inode]) -> None:
         self._names = names

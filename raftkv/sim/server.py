@@ -19,7 +19,7 @@ from raftkv.consensus.messages import Envelope, TimeoutNow
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import GroupId, HardState, NodeId, Term
+from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, ShuttingDown, StartError
 from raftkv.kv.machine import Applied, KvMachine
 from raftkv.replica import Replica
@@ -32,7 +32,7 @@ from raftkv.sim.plan import Plan
 from raftkv.sim.reference import Reference
 from raftkv.sim.world import Call, World
 from raftkv.storage.segment import EXIT_DAMAGED, EXIT_DISK
-from raftkv.storage.wal import Recovered, Wal
+from raftkv.storage.wal import GroupState, Recovered, Wal
 from raftkv.waiting import Answer
 
 DIRECTORY = Path("/data")
@@ -129,8 +129,8 @@ class SimServer:
 
     def _build(self, wal: Wal, recovered: Recovered) -> None:
         plan = self._around.plan
-        hard_state, entries = recovered.groups.get(GroupId(0), (HardState(Term(0), None), ()))
-        self._around.checks.restarted(self.name, recovered.incarnation, hard_state, entries)
+        durable = recovered.groups.get(GroupId(0), GroupState())
+        self._around.checks.restarted(self.name, recovered.incarnation, durable.hard_state, durable.entries)
         self.machine = WatchedMachine(self._applied)
         self._position = 0
         node = Node(
@@ -138,8 +138,8 @@ class SimServer:
             plan.membership,
             uniform=self._world.random.uniform,
             now_ms=self.clock_ms,
-            hard_state=hard_state,
-            log=Log(entries),
+            hard_state=durable.hard_state,
+            log=Log(durable.entries, durable.boundary),
             timing=plan.timing,
             limits=plan.limits,
         )

@@ -4,8 +4,8 @@ Rules:
 
 - Group commit: whatever waits when the thread is free becomes one batch, one write, one fdatasync. Nobody
   waits for a timer: while one fsync runs, the next group gathers.
-- Writes complete first in, first out, and only after their fsync. All ``then`` of a group run in one posted
-  call: waking the caller's loop costs more than running them.
+- Writes, and removals of old segments, complete first in, first out, and writes only after their fsync. All
+  ``then`` of a group run in one posted call: waking the caller's loop costs more than running them.
 - The first failure is the last: it is posted once, nothing is completed after it, nothing is tried again.
 - The queue has no bound of its own, since ``write`` must not block: consensus bounds what isn't on it yet
   (``Limits.max_unsettled_bytes``, ``max_inflight_bytes``). A group is bounded by ``max_group_bytes``.
@@ -23,7 +23,7 @@ from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
 
-from raftkv.consensus.types import Write
+from raftkv.consensus.types import Index, Write
 from raftkv.storage.wal import Wal
 
 MAX_GROUP_BYTES = 8 << 20
@@ -66,7 +66,7 @@ class Disk:
         self._max_group_bytes = max_group_bytes
         self._on_fsync = on_fsync
         # SimpleQueue: in C, wakes a waiting thread for under a microsecond, costs a tenth while it is busy.
-        self._queue: SimpleQueue[tuple[Write, _Then] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Write | Index, _Then] | None] = SimpleQueue()
         self._closed = False
         self._failed = False
         self._writes = self._fsyncs = self._bytes = 0
@@ -78,6 +78,14 @@ class Disk:
         """See ``ports.Storage``. After ``close`` or a failure the write is dropped, and never completes."""
         if not (self._failed or self._closed):
             self._queue.put((write, then))
+
+    def drop_before(self, index: Index, then: _Then) -> None:
+        """Remove old segments, once all that was queued before is durable; see ``Wal.drop_before``.
+
+        As ``write`` it never blocks, and after ``close`` or a failure it is dropped.
+        """
+        if not (self._failed or self._closed):
+            self._queue.put((index, then))
 
     def close(self) -> None:
         """Finish what is queued, then close the log. Idempotent.
@@ -107,11 +115,13 @@ class Disk:
     def _run(self) -> None:
         is_open = True
         while is_open:
-            writes, thens, is_open = self._take()
-            if not writes:
+            writes, thens, drop, is_open = self._take()
+            if not thens:
                 continue
             try:
                 self._commit(writes)
+                if drop is not None:
+                    self._wal.drop_before(drop)
             except BaseException as error:  # whatever it is, nothing may be acknowledged from here on
                 self._failed = True
                 self._try_post(partial(self._on_failure, error))
@@ -119,8 +129,10 @@ class Disk:
             self._writes += len(writes)
             self._try_post(_all_of(thens))
 
-    def _take(self) -> tuple[list[Write], list[_Then], bool]:
-        """All that waits, up to the bound; waits for the first. The last is False once closed."""
+    def _take(self) -> tuple[list[Write], list[_Then], Index | None, bool]:
+        """All that waits, up to the bound or to a removal, which is the third; waits for the first. The last
+        is False once closed.
+        """
         writes: list[Write] = []
         thens: list[_Then] = []
         size_bytes = 0
@@ -128,13 +140,15 @@ class Disk:
         item = queue.get()
         while item is not None:
             write, then = item
-            writes.append(write)
             thens.append(then)
+            if not isinstance(write, Write):
+                return writes, thens, write, True
+            writes.append(write)
             size_bytes += sum([len(entry.data) for entry in write.entries])
             if size_bytes >= self._max_group_bytes or queue.empty():
-                return writes, thens, True
+                return writes, thens, None, True
             item = queue.get()  # NB: the only reader, so what isn't empty stays so
-        return writes, thens, False
+        return writes, thens, None, False
 
     def _commit(self, writes: list[Write]) -> None:
         size_bytes = self._wal.append(writes)

@@ -1,4 +1,4 @@
-"""The file-system seam: everything the WAL does to a disk goes through ``Files``.
+"""The file-system seam: everything the log and the snapshots do to a disk goes through ``Files``.
 
 Rules: nothing here knows what is in a file. A name is durable only after ``sync_directory``, appended bytes
 only after ``sync``; whoever needs an order asks for it. Errors are ``OSError`` as the system gives them; a
@@ -30,6 +30,16 @@ class AppendFile(Protocol):
     def close(self) -> None: ...
 
 
+class ReadFile(Protocol):
+    """An open file that is read from its beginning on."""
+
+    def read(self, size_bytes: int) -> bytes:
+        """The next ``size_bytes``; fewer only at the end of the file."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Lock(Protocol):
     """A held lock; released by ``release`` or by the death of the process."""
 
@@ -45,7 +55,7 @@ class LockHeldError(Exception):
 
 
 class Files(Protocol):
-    """What the WAL asks of a file system."""
+    """What the log and the snapshots ask of a file system."""
 
     def make_directory(self, path: Path) -> None:
         """Make ``path`` and its missing parents, durably; nothing if it is there."""
@@ -57,6 +67,10 @@ class Files(Protocol):
 
     def read(self, path: Path) -> bytes:
         """The whole file."""
+        ...
+
+    def open(self, path: Path) -> ReadFile:
+        """For files that may be larger than what anyone wants in memory."""
         ...
 
     def create(self, path: Path) -> AppendFile:
@@ -154,6 +168,9 @@ class OsFiles:
 
     def read(self, path: Path) -> bytes:
         return path.read_bytes()
+
+    def open(self, path: Path) -> ReadFile:
+        return path.open("rb")
 
     def create(self, path: Path) -> OsAppendFile:
         return OsAppendFile(path)

@@ -1,5 +1,7 @@
 """What ``raftkv wal dump`` and ``raftkv wal verify`` show. Reads only; takes no lock, changes nothing.
 
+A log whose older segments are gone is shown from the first one that is left on.
+
 Rules: what a start would refuse, ``verify`` reports in the same words, since it runs recovery's own code;
 ``dump`` shows sound records up to the first damage, whether they make sense together or not. On a running
 node's directory the end of the last segment may be in the middle of a write: it looks like a torn tail.
@@ -11,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from raftkv.consensus.types import GroupId, HardState, Index, Term
+from raftkv.consensus.types import GroupId, HardState, Index, SnapshotMeta, Term
 from raftkv.errors import StartError
 from raftkv.storage.files import Files, OsFiles
 from raftkv.storage.record import (
@@ -22,9 +24,12 @@ from raftkv.storage.record import (
     decode_commit,
     decode_entry,
     decode_hard_state,
+    decode_position,
 )
 from raftkv.storage.recovery import Replay, replay_segment, scans
 from raftkv.storage.segment import Owner, disk_failed, newer
+from raftkv.storage.snapshots import SnapshotFiles
+from raftkv.storage.start import Choice, choose
 
 _TYPES = frozenset(RecordType)
 
@@ -41,17 +46,27 @@ class RecordLine:
     type: RecordType
     detail: Mapping[str, int | str | bytes | None]
     """BOOT: incarnation. HARD_STATE: term, voted_for. ENTRY: index, term, kind, time_ms, data.
-    COMMIT: records, sparse_sectors."""
+    POSITION, BOUNDARY: index, term, time_ms. COMMIT: records, sparse_sectors."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupReport:
     group: GroupId
     hard_state: HardState
+    boundary: SnapshotMeta  # what the log begins after
     entries: int
     first_index: Index  # 0 without entries
     last_index: Index
     last_term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotReport:
+    file: str
+    meta: SnapshotMeta | None  # None: it can't be read, see ``damage``
+    chunks: int  # sound ones
+    size_bytes: int  # up to the damage
+    damage: str | None  # file, offset, what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +80,13 @@ class WalReport:
     records: int  # without the COMMITs
     total_bytes: int  # of whole batches and headers
     groups: tuple[GroupReport, ...]
+    snapshots: tuple[SnapshotReport, ...]  # newest first
+    used_snapshot: SnapshotMeta | None  # that a start would restore; None: none is needed, or see ``damage``
     torn_tail_bytes: int  # of a batch that was never acknowledged; the next start drops it
     torn_tail: str | None  # where it is, and why it is taken for that
-    damage: str | None  # the first: file, offset, what is wrong, what to do. None: the node would start
+    damage: str | None
+    """The first that keeps the node from starting: file, offset, what is wrong, what to do. A damaged
+    snapshot doesn't, if an older one will do."""
 
 
 def dump(directory: Path, files: Files | None = None) -> Iterator[RecordLine]:
@@ -110,6 +129,9 @@ def _detail(kind: RecordType, record: Record) -> Mapping[str, int | str | bytes 
                 "time_ms": entry.time_ms,
                 "data": entry.data,
             }
+        case RecordType.POSITION | RecordType.BOUNDARY:
+            position = decode_position(record)
+            return {"index": position.index, "term": position.term, "time_ms": position.time_ms}
         case RecordType.COMMIT:
             commit = decode_commit(record)
             return {"records": commit.records, "sparse_sectors": commit.sparse_sectors}
@@ -117,16 +139,19 @@ def _detail(kind: RecordType, record: Record) -> Mapping[str, int | str | bytes 
 
 def verify(directory: Path, files: Files | None = None) -> WalReport:
     """Read everything as a start would. Damage is reported, not raised."""
+    files = files or OsFiles()
     replay = Replay()
     owner: Owner | None = None
-    segments = total_bytes = torn_tail_bytes = 0
+    first: Path | None = None
+    choice: Choice | None = None
+    total_bytes = torn_tail_bytes = 0
     torn_tail: str | None = None
     damage: str | None = None
     scan = None
     try:
-        for scan in scans(files or OsFiles(), directory, None):
+        for scan in scans(files, directory, None):
             owner = scan.header.owner
-            segments += 1
+            first = first or scan.path
             try:
                 replay_segment(replay, scan)
             finally:
@@ -134,6 +159,7 @@ def verify(directory: Path, files: Files | None = None) -> WalReport:
         if scan is not None and scan.torn is not None:
             torn_tail_bytes = scan.torn_bytes
             torn_tail = f"{scan.path}: {scan.torn}"
+        choice = choose(SnapshotFiles(files, directory, owner), replay.peek(), first)
     except StartError as error:
         damage = str(error)
     except OSError as error:
@@ -141,15 +167,42 @@ def verify(directory: Path, files: Files | None = None) -> WalReport:
     return WalReport(
         owner=owner,
         incarnation=replay.incarnation,
-        segments=segments,
+        segments=replay.segments,
         batches=replay.batches,
         records=replay.records,
         total_bytes=total_bytes,
         groups=_groups(replay),
+        snapshots=_snapshots(files, directory, owner),
+        used_snapshot=choice.snapshot if choice else None,
         torn_tail_bytes=torn_tail_bytes,
         torn_tail=torn_tail,
         damage=damage,
     )
+
+
+def _snapshots(files: Files, directory: Path, owner: Owner | None) -> tuple[SnapshotReport, ...]:
+    found = SnapshotFiles(files, directory, owner)
+    try:
+        return tuple(_snapshot(found, path) for path in found.paths())
+    except StartError:  # the directory itself can't be read, which the report says anyway
+        return ()
+
+
+def _snapshot(found: SnapshotFiles, path: Path) -> SnapshotReport:
+    meta: SnapshotMeta | None = None
+    chunks = size_bytes = 0
+    damage: str | None = None
+    try:
+        with found.read(path) as reader:
+            meta = reader.meta
+            try:
+                for _ in reader:
+                    chunks += 1
+            finally:
+                size_bytes = reader.offset
+    except StartError as error:
+        damage = str(error)
+    return SnapshotReport(path.name, meta, chunks, size_bytes, damage)
 
 
 def _groups(replay: Replay) -> tuple[GroupReport, ...]:
@@ -160,6 +213,7 @@ def _groups(replay: Replay) -> tuple[GroupReport, ...]:
             GroupReport(
                 group=group,
                 hard_state=one.hard_state,
+                boundary=one.boundary,
                 entries=len(one.entries),
                 first_index=one.entries[0].index if one.entries else Index(0),
                 last_index=last.index if last else Index(0),

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
-from raftkv.consensus.types import Entry, EntryKind, GroupId, HardState, Index, NodeId, Term
+from raftkv.consensus.types import Entry, EntryKind, GroupId, HardState, Index, NodeId, SnapshotMeta, Term
 
 ALIGNMENT_BYTES = 32
 HEADER_BYTES = 20
@@ -44,6 +44,7 @@ _CHECKED_HEADER = struct.Struct("<IIIBBHI")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _ENTRY = struct.Struct("<QQBQ")
+_POSITION = struct.Struct("<QQQ")
 _PADDING = tuple(bytes(n) for n in range(ALIGNMENT_BYTES))
 
 if google_crc32c.implementation != "c":  # pragma: no cover
@@ -57,6 +58,8 @@ class RecordType(IntEnum):
     HARD_STATE = 2  # term u64, then voted_for as UTF-8; nothing for no vote
     ENTRY = 3  # index u64, term u64, kind u8, time_ms u64, then the data
     COMMIT = 4  # ends a batch: batch u48, records u24, sparse_sectors u24
+    POSITION = 5  # where the group's log stands when a segment begins: index u64, term u64, time_ms u64
+    BOUNDARY = 6  # a snapshot was installed, the log begins after it: index u64, term u64, time_ms u64
 
 
 class Problem(Enum):
@@ -153,6 +156,16 @@ def encode_boot(salt: int, incarnation: int) -> bytes:
     return encode(salt, RecordType.BOOT, 0, _U64.pack(incarnation))
 
 
+def encode_position(salt: int, group: GroupId, position: SnapshotMeta) -> bytes:
+    fixed = _POSITION.pack(position.index, position.term, position.time_ms)
+    return encode(salt, RecordType.POSITION, group, fixed)
+
+
+def encode_boundary(salt: int, group: GroupId, boundary: SnapshotMeta) -> bytes:
+    fixed = _POSITION.pack(boundary.index, boundary.term, boundary.time_ms)
+    return encode(salt, RecordType.BOUNDARY, group, fixed)
+
+
 def encode_commit(salt: int, commit: Commit) -> bytes:
     payload = (
         commit.batch.to_bytes(6, "little")
@@ -212,6 +225,14 @@ def decode_boot(record: Record) -> int:
     if record.length != _U64.size:
         raise UnknownFormatError(f"a BOOT record of {record.length} bytes")
     return int(_U64.unpack_from(record.body)[0])
+
+
+def decode_position(record: Record) -> SnapshotMeta:
+    """Of a POSITION or a BOUNDARY record."""
+    if record.length != _POSITION.size:
+        raise UnknownFormatError(f"a {RecordType(record.type).name} record of {record.length} bytes")
+    index, term, time_ms = _POSITION.unpack_from(record.body)
+    return SnapshotMeta(Index(index), Term(term), time_ms)
 
 
 def decode_commit(record: Record) -> Commit:

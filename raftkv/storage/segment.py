@@ -5,8 +5,8 @@ Rules:
 - A segment gets its name, ``wal-<segment>-<first index>.log``, only once its header and its first batch are
   durable (write a temporary file, fsync, rename, fsync the directory). So neither can be torn: a bad header
   or first batch is damage.
-- Its first batch repeats the incarnation and every group's hard state: older segments can go without loss of
-  either.
+- Its first batch repeats the incarnation and every group's hard state, and says where every group's log
+  stands: older segments can go once a snapshot covers their entries.
 - The header is 512 bytes with its checksum in the last four, in every version to come, so that an older
   version can tell "newer" from "damaged".
 """
@@ -123,8 +123,8 @@ def check_owner(path: Path, found: Owner, wanted: Owner) -> None:
 def segment_paths(directory: Path, names: Sequence[str]) -> list[Path]:
     """The segments among ``names``, in order. Raises ``StartError`` where one is missing or there twice."""
     found = sorted((int(m[1]), name) for name in names if (m := _NAME.fullmatch(name)))
-    for expected, (number, name) in enumerate(found, start=1):
-        # NB: when compaction comes, the first one is what the snapshot says, no longer always 1.
+    # The first ones may be gone: what they held is in a snapshot (``start`` knows whether it is).
+    for expected, (number, name) in enumerate(found, start=found[0][0] if found else 1):
         if number != expected:
             problem = f"segment {expected} is missing" if number > expected else "is there twice"
             raise damaged(directory / name, 0, f"segment {number}: {problem}")

@@ -9,10 +9,21 @@ import pytest
 from click.testing import CliRunner, Result
 
 from raftkv.cli import main
-from raftkv.consensus.types import Entry, EntryKind, GroupId, HardState, Index, NodeId, Term, Write
+from raftkv.consensus.types import (
+    Entry,
+    EntryKind,
+    GroupId,
+    HardState,
+    Index,
+    NodeId,
+    SnapshotMeta,
+    Term,
+    Write,
+)
 from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
 from raftkv.kv.session import BatchId, encode_batch
 from raftkv.storage.files import OsFiles
+from raftkv.storage.start import open_storage
 from raftkv.storage.wal import Wal
 
 
@@ -114,6 +125,55 @@ def test_a_torn_tail_is_no_damage(directory: Path) -> None:
     assert result.exit_code == 0
     assert "at the end were never acknowledged" in result.stdout
     assert result.stdout.endswith("sound\n")
+
+
+@pytest.fixture
+def shortened(directory: Path) -> Path:
+    """... with snapshots up to 1 and 2, and a log that begins after 2."""
+    opened = open_storage(OsFiles(), directory, "0123456789abcdef", NodeId("n1"), segment_bytes=4096)
+    for index in (1, 2):
+        writer = opened.snapshots.begin(SnapshotMeta(Index(index), Term(2), index * 10), b"")
+        writer.append(b"machine")
+        writer.finish()
+    boundary = SnapshotMeta(Index(2), Term(2), 20)
+    opened.wal.commit([Write(GroupId(0), None, (), boundary)])
+    opened.wal.close()
+    return directory
+
+
+def test_dump_of_a_boundary(shortened: Path) -> None:
+    assert "BOUNDARY   index=2 term=2 time_ms=20\n" in run("dump", shortened).stdout
+    records = [json.loads(line) for line in run("dump", shortened, "--output", "json").stdout.splitlines()]
+    (boundary,) = [record for record in records if record["type"] == "BOUNDARY"]
+    assert (boundary["index"], boundary["term"], boundary["time_ms"]) == (2, 2, 20)
+
+
+def test_verify_shows_the_snapshots_and_where_the_log_begins(shortened: Path) -> None:
+    result = run("verify", shortened)
+    assert result.exit_code == 0
+    assert "group 0: 1 entries, 3 to 3, the last of term 2, after 2 of term 2; in term 2" in result.stdout
+    assert "snapshot up to 2 of term 2: 1 chunks, 571 bytes; a start restores it\n" in result.stdout
+    assert "snapshot up to 1 of term 2: 1 chunks, 571 bytes\n" in result.stdout
+    report = json.loads(run("verify", shortened, "--output", "json").stdout)
+    assert [(one["index"], one["used"], one["damage"]) for one in report["snapshots"]] == [
+        (2, True, None), (1, False, None),
+    ]  # fmt: skip
+    assert report["groups"][0]["begins_after_index"] == 2
+
+
+def test_verify_names_a_damaged_snapshot(shortened: Path) -> None:
+    older, newest = sorted(shortened.glob("snapshot-*"))
+    older.write_bytes(older.read_bytes()[:-1])
+    result = run("verify", shortened)
+    assert result.exit_code == 0, "it isn't needed"
+    assert f"a snapshot that can't be used: {older}: damaged at byte 543: the file ends" in result.stdout
+    newest.write_bytes(b"")
+    result = run("verify", shortened)
+    assert result.exit_code == 1
+    assert f"the node would not start. {newest}: damaged at byte 0" in result.stderr
+    assert "sound" not in result.stdout
+    report = json.loads(run("verify", shortened, "--output", "json").stdout)
+    assert report["snapshots"][0]["index"] is None
 
 
 @pytest.mark.parametrize("command", ["dump", "verify"])

@@ -121,16 +121,17 @@ def test_what_a_log_refuses() -> None:
     with pytest.raises(InvariantBroken, match="committed index 2"):
         log.splice([entry(2, 4)], Index(2))
     with pytest.raises(InvariantBroken):
-        Log([entry(6, 2)], SnapshotMeta(Index(5), Term(2), 0)).slice(Index(5), 1)
+        Log([entry(6, 2)], SnapshotMeta(Index(5), Term(2), 50)).slice(Index(5), 1)
 
 
 def test_a_log_after_a_boundary() -> None:
     """The seam for snapshots: the boundary matches, what lies below is not known."""
-    log = Log([entry(6, 2)], SnapshotMeta(Index(5), Term(2), 0))
+    log = Log([entry(6, 2)], SnapshotMeta(Index(5), Term(2), 50))
     assert (log.last_index, log.last_term) == (6, 2)
     assert log.matches(Index(5), Term(2))
     assert log.term_at(Index(4)) is None
     assert log.last_at_or_below(Index(3), Term(9)) == 5
+    assert Log([], log.boundary).last_time_ms == 50
 
 
 @pytest.mark.parametrize("voters", range(1, 8))

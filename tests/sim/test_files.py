@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from raftkv.sim.files import PowerCut, SimFile, SimFiles, Tear
+from raftkv.storage.files import LockHeldError
 
 DIRECTORY = Path("/data")
 NAME = DIRECTORY / "wal-1.log"
@@ -102,6 +103,29 @@ def test_the_fuse_cuts_the_power_once() -> None:
     with pytest.raises(PowerCut):
         file.append(b"2")
     assert files.fuse == -1
+
+
+def test_a_lock_is_held_until_it_is_released_or_its_process_ends() -> None:
+    files = SimFiles(Random(0))
+    lock = files.lock(NAME)
+    with pytest.raises(LockHeldError):
+        files.lock(NAME)
+    lock.release()
+    files.lock(NAME)
+    files.kill()
+    files.lock(NAME)
+
+
+def test_what_is_put_there_stays_as_it_is_read() -> None:
+    files = SimFiles(Random(0))
+    written(files).append(b"not synced")
+    files.put(NAME, b"another")
+    files.crash(Tear.LOST)
+    assert files.read(NAME) == b"another"
+    file = files.open(NAME)
+    assert (file.read(3), file.read(9), file.read(1)) == (b"ano", b"ther", b"")
+    with pytest.raises(FileNotFoundError):
+        files.open(DIRECTORY / "none")
 
 
 def test_one_bit_flips_in_what_was_synced() -> None:

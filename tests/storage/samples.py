@@ -5,25 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raftkv.consensus.types import Entry, EntryKind, GroupId, HardState, Index, NodeId, Term, Write
+from raftkv.consensus.types import (
+    NO_SNAPSHOT,
+    Entry,
+    EntryKind,
+    GroupId,
+    HardState,
+    Index,
+    NodeId,
+    SnapshotMeta,
+    Term,
+    Write,
+)
 from raftkv.storage.files import Files
-from raftkv.storage.wal import Recovered, Wal
+from raftkv.storage.wal import GroupState, Recovered, Wal
 
 DIRECTORY = Path("/data")
 CLUSTER = "0123456789abcdef"
 NODE = NodeId("n1")
 G0 = GroupId(0)
 
-Groups = Mapping[GroupId, tuple[HardState, tuple[Entry, ...]]]
+Groups = Mapping[GroupId, GroupState]
 
 
 def entry(index: int, data: bytes = b"value", term: int = 1) -> Entry:
     return Entry(Index(index), Term(term), EntryKind.BATCH, index * 10, data)
 
 
-def write(*entries: Entry, term: int | None = None, vote: str | None = None, group: GroupId = G0) -> Write:
+def position(index: int, term: int = 1) -> SnapshotMeta:
+    """Of ``entry(index, term=term)``."""
+    return SnapshotMeta(Index(index), Term(term), index * 10)
+
+
+def write(
+    *entries: Entry,
+    term: int | None = None,
+    vote: str | None = None,
+    group: GroupId = G0,
+    boundary: SnapshotMeta | None = None,
+) -> Write:
     hard_state = None if term is None else HardState(Term(term), NodeId(vote) if vote else None)
-    return Write(group, hard_state, entries)
+    return Write(group, hard_state, entries, boundary)
 
 
 def open_wal(
@@ -32,16 +54,23 @@ def open_wal(
     return Wal.open(files, directory, CLUSTER, NODE, segment_bytes=segment_bytes)
 
 
-def apply(groups: Groups, writes: Sequence[Write]) -> dict[GroupId, tuple[HardState, tuple[Entry, ...]]]:
+def apply(groups: Groups, writes: Sequence[Write]) -> dict[GroupId, GroupState]:
     """The model: what ``groups`` become by ``writes``, said in the plainest way."""
     result = dict(groups)
     for one in writes:
-        hard_state, entries = result.get(one.group, (HardState(Term(0), None), ()))
+        hard_state, boundary, entries = result.get(one.group, GroupState())
+        if one.boundary is not None:
+            ends = [boundary, *(SnapshotMeta(e.index, e.term, e.time_ms) for e in entries)]
+            was_there = any((e.index, e.term) == (one.boundary.index, one.boundary.term) for e in ends)
+            boundary = one.boundary
+            entries = tuple(e for e in entries if was_there and e.index > boundary.index)
         for new in one.entries:
             entries = (*(old for old in entries if old.index < new.index), new)
-        result[one.group] = (one.hard_state or hard_state, entries)
-    return {group: kept for group, kept in result.items() if kept != (HardState(Term(0), None), ())}
+        result[one.group] = GroupState(one.hard_state or hard_state, boundary, entries)
+    return {
+        group: kept for group, kept in result.items() if kept != (HardState(Term(0), None), NO_SNAPSHOT, ())
+    }
 
 
 def indexes(recovered: Recovered, group: GroupId = G0) -> list[int]:
-    return [e.index for e in recovered.groups.get(group, (None, ()))[1]]
+    return [e.index for e in recovered.groups.get(group, GroupState()).entries]

@@ -24,14 +24,16 @@ from raftkv.storage.record import (
     RecordType,
     encode,
     encode_boot,
+    encode_boundary,
     encode_commit,
     encode_entry,
+    encode_position,
     find_commits,
 )
 from raftkv.storage.scan import SegmentScan
 from raftkv.storage.segment import HEADER_BYTES, decode_header, encode_header
 from tests.storage.faulty_files import FaultyFiles, split
-from tests.storage.samples import G0, entry, indexes, open_wal, write
+from tests.storage.samples import G0, entry, indexes, open_wal, position, write
 
 DENSE = Random(1).randbytes(1400).replace(b"\0", b"\1")
 ONE_BYTE_A_SECTOR = (bytes(511) + b"\1") * 3
@@ -56,7 +58,7 @@ def small_log(last: Write, segment_bytes: int = 1 << 20, before: int = 2) -> Fau
 
 
 def last_segment(files: FaultyFiles) -> tuple[Path, bytes]:
-    path = max(path for path in files.names_now if path.suffix == ".log")
+    path = max(path for path in files.paths if path.suffix == ".log")
     return path, files.read(path)
 
 
@@ -96,7 +98,7 @@ def test_the_last_batch_cut_at_every_byte(value: bytes) -> None:
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 def test_every_byte_of_every_segment_flipped_is_refused(value: bytes) -> None:
     files = small_log(write(entry(3, value), entry(4, b"x" * 30)), segment_bytes=1000, before=3)
-    paths = sorted(files.names_now)
+    paths = sorted(files.paths)
     assert len(paths) == 2
     for path in paths if value == VALUES["small"] else paths[1:]:  # the first is the same for all
         data = files.read(path)
@@ -131,7 +133,7 @@ def test_the_first_batch_after_a_header_is_never_torn() -> None:
 
 def test_a_cut_segment_that_is_not_the_last_is_refused() -> None:
     files = small_log(write(entry(3, DENSE)), segment_bytes=600)
-    first = min(files.names_now)
+    first = min(files.paths)
     data = files.read(first)
     for cut in (*range(HEADER_BYTES - 2, HEADER_BYTES + 3), len(data) - 33, len(data) - 32, len(data) - 1):
         files.put(first, data[:cut])
@@ -239,6 +241,14 @@ def test_sound_records_that_make_no_sense_are_refused() -> None:
     path, data = last_segment(files)
     salt = decode_header(data, path).salt
     for content, message in [
+        (
+            sealed(data, encode_position(salt, G0, position(3, 2)), 6, salt),
+            "stands at 3@2 here, and ends at 3@1",
+        ),
+        (
+            sealed(data, encode_boundary(salt, G0, position(0)), 6, salt),
+            "a boundary at 0@1 of group 0 follows",
+        ),
         (sealed(data, entry_record(salt, entry(9)), 5 + 1, salt), "entry 9 of group 0 follows entry 3"),
         (sealed(data, entry_record(salt, entry(0)), 5 + 1, salt), "entry 0 of group 0 follows entry 3"),
         (sealed(data, encode_boot(salt, 0), 5 + 1, salt), "incarnation 0 follows 1"),

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from raftkv.errors import StartError
+from raftkv.sim.files import SimLock
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.files import OsFiles
-from tests.storage.faulty_files import FaultyFiles, FaultyLock
+from tests.storage.faulty_files import FaultyFiles
 
 
 def refusal(path: Path, files: OsFiles | FaultyFiles | None = None) -> StartError:
@@ -71,7 +72,7 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
 
 
 class Forbidden(FaultyFiles):
-    def lock(self, path: Path) -> FaultyLock:
+    def lock(self, path: Path) -> SimLock:
         raise PermissionError(13, "Permission denied", str(path))
 
 

@@ -12,11 +12,12 @@ from queue import Empty, SimpleQueue
 import pytest
 
 from raftkv import ports
+from raftkv.consensus.types import Index
 from raftkv.errors import StartError
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import OsFiles
 from tests.storage.faulty_files import FaultyFiles, Tear
-from tests.storage.samples import apply, entry, indexes, open_wal, write
+from tests.storage.samples import DIRECTORY, G0, apply, entry, indexes, open_wal, write
 
 DEADLINE_S = 10.0
 
@@ -30,22 +31,22 @@ class Gate(FaultyFiles):
         self.reached: SimpleQueue[None] = SimpleQueue()
         self.go: SimpleQueue[None] = SimpleQueue()
 
-    def next_sync(self) -> int:
+    def sync_error(self) -> int:
         if self.shut:
             self.reached.put(None)
             self.go.get(timeout=DEADLINE_S)
-        return super().next_sync()
+        return super().sync_error()
 
 
 class Owner:
     """The caller's thread: runs what is posted, when the test says so."""
 
-    def __init__(self, files: FaultyFiles, **options: int) -> None:
+    def __init__(self, files: FaultyFiles, segment_bytes: int = 1 << 20, **options: int) -> None:
         self.posted: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self.done: list[int] = []
         self.failures: list[BaseException] = []
         self.fsyncs: list[float] = []
-        wal, _ = open_wal(files)
+        wal, _ = open_wal(files, segment_bytes=segment_bytes)
         self.disk = Disk(wal, self.posted.put, self.failures.append, on_fsync=self.fsyncs.append, **options)
 
     def write(self, index: int, data: bytes = b"value") -> None:
@@ -186,8 +187,54 @@ def test_after_the_first_failure_nothing_is_acknowledged(
     files.crash(tear)
     _, recovered = open_wal(files)
     model = apply({}, [write(entry(index)) for index in range(1, nth)])
-    kept = {group: (state, entries[: nth - 1]) for group, (state, entries) in recovered.groups.items()}
+    kept = {
+        group: state._replace(entries=state.entries[: nth - 1]) for group, state in recovered.groups.items()
+    }
     assert {group: value for group, value in kept.items() if value[1]} == model
+
+
+def test_segments_go_in_their_turn() -> None:
+    """... after what was queued before is durable, and before what was queued after is written."""
+    files = Gate()
+    owner = Owner(files, segment_bytes=600)
+    for index in range(1, 4):
+        owner.write(index, bytes(300))
+        owner.run_one()
+    files.shut = True
+    owner.write(4, bytes(300))
+    files.reached.get(timeout=DEADLINE_S)
+    owner.write(5)
+    owner.disk.drop_before(Index(5), lambda: owner.done.append(-5))
+    owner.write(6)
+    assert len(files.names(DIRECTORY)) > 3
+    files.shut = False
+    files.go.put(None)
+    owner.disk.close()
+    owner.run_rest()
+    assert owner.done == [1, 2, 3, 4, 5, -5, 6]
+    assert owner.disk.statistics().writes == 6
+    recovered = open_wal(files, segment_bytes=600)[1]
+    assert (recovered.groups[G0].boundary.index, indexes(recovered)) == (4, [5, 6])
+
+
+def test_a_removal_that_fails_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    files = Gate()
+    owner = Owner(files, segment_bytes=600)
+    for index in range(1, 4):
+        owner.write(index, bytes(300))
+        owner.run_one()
+    monkeypatch.setattr(files, "unlink", fail)
+    owner.disk.drop_before(Index(2), lambda: owner.done.append(-2))
+    owner.run_one()
+    (failure,) = owner.failures
+    assert "removing a segment failed" in str(failure)
+    owner.disk.drop_before(Index(2), lambda: owner.done.append(-2))
+    owner.disk.close()
+    owner.run_rest()
+    assert owner.done == [1, 2, 3]
 
 
 def test_a_failure_is_posted_once_whatever_waits_behind_it() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.consensus.types import GroupId, HardState, NodeId, Term
+from raftkv.consensus.types import NO_SNAPSHOT, GroupId, HardState, NodeId, Term
 from raftkv.errors import StartError
 from raftkv.storage.files import OsFiles
 from raftkv.storage.inspect import GroupReport, dump, verify
@@ -39,7 +39,7 @@ def test_dump(directory: Path) -> None:
         (first, 1, "BOOT"), (first, 1, "COMMIT"),
         (first, 2, "HARD_STATE"), (first, 2, "COMMIT"),
         (first, 3, "ENTRY"), (first, 3, "ENTRY"), (first, 3, "COMMIT"),
-        (second, 4, "BOOT"), (second, 4, "HARD_STATE"), (second, 4, "COMMIT"),
+        (second, 4, "BOOT"), (second, 4, "HARD_STATE"), (second, 4, "POSITION"), (second, 4, "COMMIT"),
         (second, 5, "ENTRY"), (second, 5, "COMMIT"),
         (second, 6, "ENTRY"), (second, 6, "COMMIT"),
     ]  # fmt: skip
@@ -49,7 +49,8 @@ def test_dump(directory: Path) -> None:
     assert lines[4].detail == {"index": 1, "term": 1, "kind": "BATCH", "time_ms": 10, "data": b"one"}
     assert lines[5].size_bytes == 672
     assert lines[6].detail == {"records": 2, "sparse_sectors": 0}
-    assert lines[10].group == 4
+    assert lines[9].detail == {"index": 2, "term": 1, "time_ms": 20}
+    assert lines[11].group == 4
     for one, following in itertools.pairwise(lines):
         assert one.file != following.file or one.offset + one.size_bytes == following.offset
 
@@ -60,11 +61,11 @@ def test_verify_a_sound_log(directory: Path) -> None:
     assert contents(directory) == before
     assert report.owner is not None
     assert (report.owner.cluster_id, report.owner.node_id) == (CLUSTER, NODE)
-    assert (report.incarnation, report.segments, report.batches, report.records) == (1, 2, 6, 8)
+    assert (report.incarnation, report.segments, report.batches, report.records) == (1, 2, 6, 9)
     assert report.total_bytes == sum(len(data) for data, _ in before.values())
     assert report.groups == (
-        GroupReport(GroupId(0), HardState(Term(2), NodeId("n3")), 2, *(1, 2, 2)),  # type: ignore[arg-type]
-        GroupReport(GroupId(4), HardState(Term(0), None), 1, *(1, 1, 2)),  # type: ignore[arg-type]
+        GroupReport(GroupId(0), HardState(Term(2), NodeId("n3")), NO_SNAPSHOT, 2, *(1, 2, 2)),  # type: ignore[arg-type]
+        GroupReport(GroupId(4), HardState(Term(0), None), NO_SNAPSHOT, 1, *(1, 1, 2)),  # type: ignore[arg-type]
     )
     assert (report.torn_tail_bytes, report.torn_tail, report.damage) == (0, None, None)
 
@@ -77,7 +78,7 @@ def test_verify_a_torn_tail(directory: Path) -> None:
     assert report.torn_tail_bytes == 95
     assert report.torn_tail is not None
     assert report.torn_tail.startswith(f"{last}: byte ")
-    assert len(list(dump(directory))) == 12
+    assert len(list(dump(directory))) == 13
 
 
 def test_verify_reports_the_first_damage_in_the_words_of_a_refused_start(directory: Path) -> None:

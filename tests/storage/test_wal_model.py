@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from raftkv.consensus.types import Entry, EntryKind, GroupId, HardState, Index, NodeId, Term, Write
 from raftkv.errors import StartError
 from raftkv.storage.inspect import verify
-from raftkv.storage.wal import Wal
+from raftkv.storage.wal import GroupState, Wal
 from tests.storage.faulty_files import FaultyFiles, Tear
 from tests.storage.samples import DIRECTORY, Groups, apply, open_wal
 
@@ -49,7 +49,7 @@ class WalModel(RuleBasedStateMachine):
 
     def a_write(self, data: st.DataObject, model: Groups) -> Write:
         group = GroupId(data.draw(st.sampled_from([0, 0, 0, 5]), "group"))
-        last = len(model.get(group, (None, ()))[1])
+        last = len(model.get(group, GroupState()).entries)
         first = data.draw(st.integers(max(1, last - 2), last + 1), "first index")
         values = data.draw(st.lists(VALUES, max_size=4), "values")
         entries = tuple(
