@@ -159,22 +159,32 @@ class Faults:
         return True
 
     def elected(self, name: NodeId) -> None:
-        """Its first entry is hardly on its own disk when it is struck."""
-        self._lay(name, self._random.uniform(0.0, 2 * self._plan.fsync_ms))
+        """Some are cut off with their first entry before anyone else has it."""
+        if self._random.random() < 0.5:
+            self._lay(name, self._silence)
 
     def committed(self, name: NodeId) -> None:
         """It was the first to commit something."""
-        self._lay(name, 0.0)
+        self._lay(name, self._random.choice((self._strike_down, self._silence)))
 
-    def _lay(self, name: NodeId, delay_ms: float) -> None:
+    def _lay(self, name: NodeId, strike: Callable[[SimServer], None]) -> None:
         if self._world.now_ms < self._ambush_until_ms:
             server = next(server for server in self._servers if server.name == name)
-            self._world.after(delay_ms, partial(self._spring, server, server.life))
+            self._world.after(0.0, partial(self._spring, server, server.life, strike))
 
-    def _spring(self, server: SimServer, life: int) -> None:
+    def _spring(self, server: SimServer, life: int, strike: Callable[[SimServer], None]) -> None:
         if server.life == life and server.is_up and not self._over:
             self._world.probes["ambushed"] += 1
-            self._random.choice((self._strike_down, self._cut_off))(server)
+            strike(server)
+
+    def _silence(self, server: SimServer) -> None:
+        """What it has just sent doesn't arrive either."""
+        side = self._random.choice((0, None))
+        self._cut(
+            link
+            for link in self._network.links
+            if (server.name in link if side is None else link[side] == server.name)
+        )
 
     def _strike_down(self, server: SimServer) -> None:
         server.power_cut(self._random.choice((Tear.KEPT, Tear.SECTORS)))

@@ -2,9 +2,10 @@
 
 Rules: segments follow each other without a hole, and so do batches, across segments; every entry follows the
 one before it in its group, or replaces it and all after it (a conflicting suffix was cut, section 5.3); terms
-never go down along a log. Older segments may be gone: the first that is left says where each log stood when it
-was begun. Whatever breaks a rule raises ``StartError`` (65) naming file and offset: it never guesses. Whether a
-log that doesn't begin at the start of time has a snapshot before it is not known here, but in ``start``.
+never go down along a log. Older segments may be gone: the first that is left says where each log stood when
+it was begun. Whatever breaks a rule raises ``StartError`` (65) naming file and offset: it never guesses.
+Whether a log that doesn't begin at the start of time has a snapshot before it is not known here, but in
+``start``.
 """
 
 from __future__ import annotations
