@@ -6,7 +6,7 @@ one entry and one predecessor for ever. All raise ``InvariantBroken``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from raftkv.consensus.invariants import (
     InvariantBroken,
@@ -34,6 +34,8 @@ class Checks:
     def __init__(self, world: World, disks: Mapping[NodeId, Durable]) -> None:
         self._world = world
         self._disks = disks
+        self.on_election: Callable[[NodeId], None] = lambda leader: None
+        self.on_commit: Callable[[NodeId], None] = lambda node: None  # it was the first to commit something
         self.committed: list[Entry] = []  # what any node ever called committed, from index 1
         self._commit_terms: list[Term] = []  # the term of that node then
         self._leaders: dict[Term, NodeId] = {}
@@ -99,6 +101,7 @@ class Checks:
         # NB: an election may be won late, when later terms have committed more; that binds nobody.
         earlier = [e for e, at in zip(self.committed, self._commit_terms, strict=True) if at < term]
         check_leader_completeness(node.log, earlier)
+        self.on_election(node.node_id)
 
     def _hands_over(self, node: Node, ready: Ready) -> None:
         """Thesis 3.10: nothing is appended meanwhile; who is told to stand has the whole log on its disk."""
@@ -159,6 +162,7 @@ class Checks:
         if len(self.committed) > known:
             self._world.note(f"{name}@{node.current_term} commits {after}")
             check_durability(self.committed[-1], self._logs())
+            self.on_commit(name)
 
     # -- promises ------------------------------------------------------------------------------------------
 

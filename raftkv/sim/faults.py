@@ -30,6 +30,7 @@ class Faults:
         self._servers = list(servers)
         self._names = [server.name for server in servers]
         self._over = False
+        self._ambush_until_ms = float("-inf")
         self.struck: list[Strike] = []
 
     def start(self, schedule: Sequence[Strike]) -> None:
@@ -151,6 +152,29 @@ class Faults:
                 random.choice((self._strike_down, self._cut_off))(server)
         pause_ms = random.expovariate(1 / mean_pause_ms)
         self._world.after(pause_ms, partial(self._behead, until_ms, mean_pause_ms, random))
+
+    def _ambush(self) -> bool:
+        """What the rest of Figure 8 needs: who is elected, or commits, is gone before others hear of it."""
+        self._ambush_until_ms = self._world.now_ms + self._random.uniform(0.2, 2) * self._plan.outage_ms
+        return True
+
+    def elected(self, name: NodeId) -> None:
+        """Its first entry is hardly on its own disk when it is struck."""
+        self._lay(name, self._random.uniform(0.0, 2 * self._plan.fsync_ms))
+
+    def committed(self, name: NodeId) -> None:
+        """It was the first to commit something."""
+        self._lay(name, 0.0)
+
+    def _lay(self, name: NodeId, delay_ms: float) -> None:
+        if self._world.now_ms < self._ambush_until_ms:
+            server = next(server for server in self._servers if server.name == name)
+            self._world.after(delay_ms, partial(self._spring, server, server.life))
+
+    def _spring(self, server: SimServer, life: int) -> None:
+        if server.life == life and server.is_up and not self._over:
+            self._world.probes["ambushed"] += 1
+            self._random.choice((self._strike_down, self._cut_off))(server)
 
     def _strike_down(self, server: SimServer) -> None:
         server.power_cut(self._random.choice((Tear.KEPT, Tear.SECTORS)))

@@ -22,6 +22,7 @@ FAULTS = (
     "beheading",  # for a while, whoever leads is struck again and again
     "stop",  # it is told to: hands over, answers, ends
     "transfer",  # somebody asks a node to make another lead
+    "ambush",  # for a while, who is elected or commits something is struck at once
     "pause",
     "slow_disk",
     "fsync_error",
@@ -152,8 +153,8 @@ def _small_replica_limits(random: Random) -> ReplicaLimits:
 
 def _duel(random: Random, timing: Timing) -> tuple[tuple[str, float], ...]:
     per_second = random.uniform(0.3, 1) / timing.election_timeout_max_ms * 1000
-    other = random.choice([kind for kind in FAULTS if kind != "beheading"])
-    return ("beheading", per_second), (other, per_second / 4)
+    other = random.choice([kind for kind in FAULTS if kind not in ("beheading", "ambush")])
+    return ("beheading", per_second), ("ambush", per_second / 2), (other, per_second / 4)
 
 
 def _faults(random: Random, timing: Timing) -> tuple[tuple[str, float], ...]:

@@ -20,6 +20,7 @@ PROBES = (
     "connection lost with notice",
     "connection lost without notice",
     "restart",
+    "ambushed",
     "torn tail dropped",
     "unsynced batch survived",
     "damage refused",

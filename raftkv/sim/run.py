@@ -78,6 +78,7 @@ class Run:
         self.servers = {name: SimServer(name, around, disks[name]) for name in names}
         self.clients.servers = list(self.servers.values())
         self.faults = Faults(self.world, self.plan, self.network, self.clients.servers)
+        self.checks.on_election, self.checks.on_commit = self.faults.elected, self.faults.committed
 
     # -- what ties the parts together ----------------------------------------------------------------------
 
