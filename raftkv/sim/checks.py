@@ -160,6 +160,11 @@ class Checks:
         if len(self.committed) < after:
             raise InvariantBroken(f"commit: {name} commits {after}, its log ends before")
         if len(self.committed) > known:
+            if isinstance(node.role, Leader) and self.committed[-1].term != node.current_term:
+                raise InvariantBroken(
+                    f"commit: {name} leads term {node.current_term} and commits {after} of term "
+                    f"{self.committed[-1].term} by counting (section 5.4.2)"
+                )
             self._world.note(f"{name}@{node.current_term} commits {after}")
             check_durability(self.committed[-1], self._logs())
             self.on_commit(name)

@@ -77,5 +77,6 @@ def test_a_request_under_way_is_waited_for(node: RestNode, monkeypatch: pytest.M
 
 def test_it_ends_in_time_whatever_is_under_way(node: RestNode) -> None:
     with Connection(node) as client:
-        client.send(b"PUT /v1/kv/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf of it")
+        head = b"PUT /v1/kv/slow?timeout=60s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        client.send(head + b"half of it")
         node.drain(0.05).result(DEADLINE_S)

@@ -40,6 +40,7 @@ def test_another_body_is_refused(node: RestNode, client: Connection, body: bytes
 def test_a_large_body_is_refused(node: RestNode, client: Connection, length: int) -> None:
     reply = client.request("POST", PATH, body=b" " * length)
     assert (reply.status, reply.json["code"]) == (413, "too_large")
+    assert reply.json["detail"] == f"the body has {length} bytes; at most 4096 are allowed here"
     assert client.request("POST", PATH, body=b" " * 4096).status == 200
 
 

@@ -106,7 +106,7 @@ READ_IDS = numbers | st.integers(5 << 32, (5 << 32) + 20)  # ours begin at the i
 MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     m.PreVote: st.builds(m.PreVote, numbers, numbers, numbers),
     m.PreVoteReply: st.builds(m.PreVoteReply, terms | numbers, st.booleans()),
-    m.RequestVote: st.builds(m.RequestVote, numbers, numbers),
+    m.RequestVote: st.builds(m.RequestVote, numbers, numbers, st.booleans()),
     m.RequestVoteReply: st.builds(m.RequestVoteReply, st.booleans()),
     m.AppendEntries: st.nothing(),  # depends on the term: ``messages``
     m.AppendEntriesReply: st.builds(m.AppendEntriesReply, near | near | numbers),
@@ -116,6 +116,10 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     m.ReadIndex: st.builds(m.ReadIndex, numbers),
     m.ReadIndexReply: st.builds(m.ReadIndexReply, READ_IDS, numbers),
     m.Propose: st.builds(m.Propose, st.lists(blobs, max_size=4).map(tuple)),
+    m.TransferLeadership: st.builds(
+        m.TransferLeadership, st.sampled_from([None, NodeId("n1"), NodeId("n2"), NodeId("n9")])
+    ),
+    m.TimeoutNow: st.builds(m.TimeoutNow),
 }
 
 
@@ -186,7 +190,7 @@ def test_anything_a_peer_may_say(prepare: Callable[[Player], None] | None, data:
     # Whatever was said, nobody waits beyond a deadline, and nothing of theirs is left then.
     player.wait(20_000)
     assert set(player.answers) == set(range(1, player.tickets + 1))
-    assert player.replica.waiting == {"commands": 0, "batches": 0, "barriers": 0}
+    assert player.replica.waiting == {"commands": 0, "batches": 0, "barriers": 0, "handovers": 0}
     assert player.replica._granted == []
 
 

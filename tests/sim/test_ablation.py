@@ -34,7 +34,6 @@ TRIED = (
     "leader needs no quorum to stay",
     "heartbeat commits an unchecked tail",
     "unknown told as not applied",
-    "TimeoutNow of an old term obeyed",
     "proposals taken while handing over",
     "told to stand, own vote not awaited",
     "told to stand without the whole log",
