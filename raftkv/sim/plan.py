@@ -132,7 +132,8 @@ def _timing(random: Random) -> Timing:
 def _small_limits(random: Random, is_duel: bool) -> Limits:
     """So that windows, batches and refusals happen in short runs."""
     return Limits(
-        max_append_bytes=random.choice((1, 1, 1, 3000) if is_duel else (1, 100, 3000)),
+        max_append_bytes=random.choice((1, 100, 3000)),
+        max_append_entries=random.choice((1, 1, 3) if is_duel else (1, 3, 8192)),
         max_inflight_messages=random.choice((1, 3)),
         max_inflight_bytes=random.choice((100, 5000)),
         max_unsettled_bytes=random.choice((300, 5000)),

@@ -40,7 +40,7 @@ def first_header(**fields: Any) -> SegmentHeader:
     """That of a node's first segment, but for ``fields``."""
     files = FaultyFiles()
     open_wal(files)
-    (path,) = files.names_now
+    (path,) = files.paths
     header = decode_header(files.read(path), path)
     sound = {"owner": header.owner, "number": 1, "first_index": 1, "first_batch": 1, "salt": SALT}
     return SegmentHeader(**{**sound, **fields})
@@ -51,7 +51,7 @@ HEADER = first_header()
 
 def check(files: FaultyFiles) -> bool:
     """Open, verify and dump ``files``; whether they open. All agree, and one start prepares the next."""
-    before = {path: files.read(path) for path in files.names_now}
+    before = {path: files.read(path) for path in files.paths}
     report = verify(DIRECTORY, files)
     dumped = refusal = None
     try:
@@ -65,9 +65,9 @@ def check(files: FaultyFiles) -> bool:
     else:
         assert report.damage is None
         assert dumped is not None
-        for hard_state, entries in recovered.groups.values():
-            Log(entries)  # the core takes it as it is
-            assert hard_state.current_term >= 0
+        for state in recovered.groups.values():
+            Log(state.entries, state.boundary)  # the core takes it as it is
+            assert state.hard_state.current_term >= 0
         _, again = open_wal(files)
         assert again.groups == recovered.groups
         assert again.incarnation == recovered.incarnation + 1
@@ -76,7 +76,7 @@ def check(files: FaultyFiles) -> bool:
     assert "\n" not in str(told)
     assert str(DIRECTORY) in str(told)
     assert len(str(told)) < 1000
-    assert {path: files.read(path) for path in files.names_now} == before, "a refused start changes nothing"
+    assert {path: files.read(path) for path in files.paths} == before, "a refused start changes nothing"
     assert report.damage == str(told) or "belongs to" in str(told), "verify has no owner to compare with"
     assert refusal is None or refusal.exit_code in EXITS
     return False
@@ -105,7 +105,7 @@ payloads = (
     | st.builds(lambda term, vote: struct.pack("<Q", term) + vote, numbers, st.binary(max_size=5))
 )
 groups = st.integers(0, 2) | st.just(2**32 - 1)
-KINDS = [RecordType.BOOT, RecordType.HARD_STATE, RecordType.ENTRY, RecordType.ENTRY, RecordType.ENTRY, 9]
+KINDS = [*RecordType, RecordType.ENTRY, RecordType.ENTRY, 9]
 
 
 @st.composite
@@ -203,7 +203,7 @@ def small_log() -> tuple[FaultyFiles, bytes, int]:
     files = FaultyFiles()
     wal, _ = open_wal(files)
     wal.commit([write(entry(1, term=3), term=3)])
-    (path,) = files.names_now
+    (path,) = files.paths
     data = files.read(path)
     return files.copy(), data, decode_header(data, path).salt
 
@@ -221,7 +221,7 @@ def small_log() -> tuple[FaultyFiles, bytes, int]:
 )
 def test_records_that_no_node_wrote(record: Any, words: str) -> None:
     files, data, salt = small_log()
-    (path,) = files.names_now
+    (path,) = files.paths
     files.put(path, data + record(salt) + encode_commit(salt, Commit(3, 1, 0)))
     with pytest.raises(StartError, match=words) as refused:
         open_wal(files)
