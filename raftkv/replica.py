@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from raftkv.consensus.messages import Envelope
+from raftkv.consensus.messages import Envelope, InstallSnapshot
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
@@ -138,7 +138,9 @@ class Replica:
             self._resend()
 
     def step(self, envelope: Envelope) -> None:
-        self._node.step(envelope)
+        # NB: a snapshot's end means nothing without the snapshot, which no frame brings.
+        if not isinstance(envelope.message, InstallSnapshot):
+            self._node.step(envelope)
 
     def peer_lost(self, peer: NodeId) -> None:
         self._node.peer_lost(peer)
