@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from raftkv.consensus import messages as m
 from raftkv.consensus.invariants import InvariantBroken
-from raftkv.consensus.types import Entry, EntryKind, GroupId, Index, NodeId, Term
+from raftkv.consensus.types import Entry, EntryKind, GroupId, Index, NodeId, SnapshotMeta, Term
 from raftkv.errors import Outcome, RaftkvError, TooManyRequests
 from raftkv.wire.frames import MAX_NUMBER
 from tests.fuzz.budget import budget
@@ -120,6 +120,7 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         m.TransferLeadership, st.sampled_from([None, NodeId("n1"), NodeId("n2"), NodeId("n9")])
     ),
     m.TimeoutNow: st.builds(m.TimeoutNow),
+    m.InstallSnapshot: st.builds(m.InstallSnapshot, st.builds(SnapshotMeta, numbers, terms, numbers)),
 }
 
 

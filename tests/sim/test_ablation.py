@@ -31,7 +31,6 @@ TRIED = (
     "duplicates applied again",
     "settled batches applied again",
     "every life is the first",
-    "leader needs no quorum to stay",
     "heartbeat commits an unchecked tail",
     "unknown told as not applied",
     "proposals taken while handing over",
