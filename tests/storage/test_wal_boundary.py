@@ -98,7 +98,7 @@ def test_what_replaces_an_entry_below_the_first_segment_left() -> None:
     assert wal.drop_before(Index(4)) == 4
     assert state(reopened(files)) == (position(3, 2), [4, 5, 6])
     wal, _ = open_wal(files, segment_bytes=ONE_EACH)
-    wal.commit([write(entry(7))])
+    wal.commit([write(entry(7, term=2))])
     assert state(reopened(files)) == (position(3, 2), [4, 5, 6, 7])
 
 
@@ -166,8 +166,9 @@ def test_a_boundary(boundary: SnapshotMeta, expected: list[int]) -> None:
         assert recovered.groups[G0].hard_state.current_term == 9
         wal, _ = open_wal(files, segment_bytes=ONE_EACH)
         following = (expected or [boundary.index])[-1] + 1
-        wal.commit([write(entry(following, bytes(900)))])
-        wal.commit([write(entry(following + 1), term=10 + life)])
+        term = boundary.term
+        wal.commit([write(entry(following, bytes(900), term=term))])
+        wal.commit([write(entry(following + 1, term=term), term=10 + life)])
         expected = [*expected, following, following + 1]
         assert state(reopened(files)) == (boundary, expected)
         wal, _ = open_wal(files, segment_bytes=ONE_EACH)
@@ -176,7 +177,7 @@ def test_a_boundary(boundary: SnapshotMeta, expected: list[int]) -> None:
 
 def test_order_within_a_write() -> None:
     files, wal = log(2)
-    wal.commit([write(entry(8), entry(9), term=3, boundary=position(7, 2))])
+    wal.commit([write(entry(8, term=2), entry(9, term=2), term=3, boundary=position(7, 2))])
     types = [line.type for line in dump(DIRECTORY, files)]
     assert types[-5:] == [
         RecordType.HARD_STATE, RecordType.BOUNDARY, RecordType.ENTRY, RecordType.ENTRY, RecordType.COMMIT,
