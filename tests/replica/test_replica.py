@@ -6,14 +6,12 @@ import pytest
 
 from raftkv.consensus.messages import (
     AppendEntries,
-    Envelope,
     HeartbeatReply,
-    InstallSnapshot,
     Propose,
     ReadIndex,
 )
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import GroupId, Index, Limits, SnapshotMeta
+from raftkv.consensus.types import Limits
 from raftkv.errors import NoQuorum, Outcome, ShuttingDown, TimedOut, TooManyRequests
 from raftkv.kv.commands import PutResult
 from raftkv.waiting import ReplicaLimits
@@ -391,14 +389,3 @@ def test_a_batch_that_is_handed_on_again_waits_longer_each_time() -> None:
     cluster.drop = set()
     cluster.advance(200)
     assert revisions(cluster) == {1}
-
-
-def test_a_snapshot_that_comes_without_its_bytes_is_not_installed() -> None:
-    cluster = Cluster()
-    leader = cluster.elect()
-    follower = next(server for server in cluster.living if server is not leader)
-    term, before = leader.replica.node.current_term, follower.replica.node.log.last_index
-    message = InstallSnapshot(SnapshotMeta(Index(100), term, 5))
-    follower.replica.step(Envelope(GroupId(0), leader.name, follower.name, term, message))
-    assert follower.replica.take_ready().installed is None
-    assert follower.replica.node.log.last_index == before
