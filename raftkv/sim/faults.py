@@ -179,18 +179,16 @@ class Faults:
 
     def _silence(self, server: SimServer) -> None:
         """What it has just sent doesn't arrive either."""
-        side = self._random.choice((0, None))
-        self._cut(
-            link
-            for link in self._network.links
-            if (server.name in link if side is None else link[side] == server.name)
-        )
+        self._cut_side(server, self._random.choice((0, None)))
 
     def _strike_down(self, server: SimServer) -> None:
         server.power_cut(self._random.choice((Tear.KEPT, Tear.SECTORS)))
 
     def _cut_off(self, server: SimServer) -> None:
-        side = self._random.choice((0, 1, None))
+        self._cut_side(server, self._random.choice((0, 1, None)))
+
+    def _cut_side(self, server: SimServer, side: int | None) -> None:
+        """``side`` 0: what it sends is lost; 1: what it is sent; None: both."""
         self._cut(
             link
             for link in self._network.links
