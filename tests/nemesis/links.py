@@ -101,7 +101,11 @@ async def relays(nodes: Sequence[Node]) -> AsyncIterator[Relays]:
 
 
 class Namespaces:
-    """Every node in its own network namespace, with its own address, on one bridge."""
+    """Every node in its own network namespace, with its own address, on one bridge.
+
+    The bridge has a namespace too: in the machine's own, packets that cross a bridge pass the machine's rules of
+    forwarding, and a container engine's rules drop what isn't its own.
+    """
 
     abilities: frozenset[Ability] = frozenset()
 
@@ -112,6 +116,10 @@ class Namespaces:
         # A network of this machine's own: 10.x.y.0/24, x and y by the process, so that two runs don't meet.
         self._network = f"10.{200 + os.getpid() // 250 % 50}.{os.getpid() % 250}"
 
+    @property
+    def _hub(self) -> str:
+        return f"{self._mark}hub"
+
     def _name(self, node: Node) -> str:
         return f"{self._mark}{node.name}"
 
@@ -120,16 +128,19 @@ class Namespaces:
 
     def make(self) -> None:
         """And tell the nodes their addresses. Raises CalledProcessError; ``remove`` is due all the same."""
-        bridge = f"{self._mark}br"
-        _run(f"ip link add {bridge} type bridge")
-        _run(f"ip addr add {self._network}.1/24 dev {bridge}")
-        _run(f"ip link set {bridge} up")
+        hub, ours = self._hub, f"{self._mark}us"
+        _run(f"ip netns add {hub}")
+        _run(f"ip -n {hub} link add bridge type bridge")
+        _run(f"ip -n {hub} link set bridge up")
+        _run(f"ip link add {ours} type veth peer name us netns {hub}")
+        _run(f"ip -n {hub} link set us master bridge up")
+        _run(f"ip addr add {self._network}.1/24 dev {ours}")
+        _run(f"ip link set {ours} up")
         for node in self._nodes:
             name = self._name(node)
             _run(f"ip netns add {name}")
-            _run(f"ip link add {name} type veth peer name eth0 netns {name}")
-            _run(f"ip link set {name} master {bridge}")
-            _run(f"ip link set {name} up")
+            _run(f"ip -n {hub} link add {node.name} type veth peer name eth0 netns {name}")
+            _run(f"ip -n {hub} link set {node.name} master bridge up")
             _run(f"ip -n {name} addr add {self._host(node)}/24 dev eth0")
             _run(f"ip -n {name} link set eth0 up")
             _run(f"ip -n {name} link set lo up")
@@ -139,9 +150,8 @@ class Namespaces:
             node.cluster = members
 
     def remove(self) -> None:
-        for node in self._nodes:
-            _run(f"ip netns del {self._name(node)}", check=False)
-        _run(f"ip link del {self._mark}br", check=False)
+        for name in (*map(self._name, self._nodes), self._hub):
+            _run(f"ip netns del {name}", check=False)
 
     def cut(self, pairs: Sequence[Pair], *, resets: bool) -> None:
         for source, target in pairs:
