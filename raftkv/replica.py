@@ -16,16 +16,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from raftkv.consensus.invariants import InvariantBroken
 from raftkv.consensus.messages import Envelope, InstallSnapshot
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import EntryKind, Index, Mark, NodeId
+from raftkv.consensus.types import EntryKind, Index, Mark, NodeId, SnapshotMeta, Term
 from raftkv.errors import Outcome, RaftkvError, TooManyRequests
 from raftkv.handover import Handovers
-from raftkv.kv.machine import StateMachine
+from raftkv.kv.machine import Exporting, Restoring, StateMachine
 from raftkv.kv.session import BatchId
-from raftkv.waiting import Answer, Batch, ErrorMaker, ReadGroup, ReplicaLimits, Waiter, too_late
+from raftkv.waiting import Answer, Batch, ErrorMaker, ReadGroup, ReplicaLimits, Waiter, lost_results, too_late
 
 
 class Replica:
@@ -35,14 +36,17 @@ class Replica:
         machine: StateMachine,
         *,
         incarnation: int,
+        applied: Index = Index(0),
         limits: ReplicaLimits = ReplicaLimits(),
     ) -> None:
-        """``incarnation`` must be larger than any that this node id has had before (durably counted)."""
+        """``incarnation`` must be larger than any that this node id has had before (durably counted).
+        ``machine`` holds all up to ``applied``, as ``node`` was told.
+        """
         self._node = node
         self._machine = machine
         self._incarnation = incarnation
         self._limits = limits
-        self.last_applied = Index(0)
+        self.last_applied = applied
         self.fresh_ms = float("-inf")  # when the *machine* last held all that was committed; -inf: never yet
         self._now_ms = float("-inf")
         self._pending: deque[tuple[bytes, Waiter]] = deque()
@@ -53,6 +57,7 @@ class Replica:
         self._reads: ReadGroup | None = None  # asked, not yet granted; one at a time, the rest joins the next
         self._next_read = incarnation << 32
         self._granted: list[tuple[Index, list[Waiter]]] = []  # granted, not yet applied so far
+        self._restoring: tuple[SnapshotMeta, Restoring] | None = None  # came whole in this turn
         self._routed: tuple[NodeId | None, int] = (None, 0)  # the leader and term our batches were handed to
         self._handovers = Handovers(node)
         self._answers: list[Answer] = []
@@ -138,12 +143,38 @@ class Replica:
             self._resend()
 
     def step(self, envelope: Envelope) -> None:
-        # NB: a snapshot's end means nothing without the snapshot, which no frame brings.
+        # NB: a snapshot's end means nothing without the snapshot, which no frame brings: see ``install``.
         if not isinstance(envelope.message, InstallSnapshot):
             self._node.step(envelope)
 
     def peer_lost(self, peer: NodeId) -> None:
         self._node.peer_lost(peer)
+
+    # -- snapshots -----------------------------------------------------------------------------------------
+
+    def capture(self) -> tuple[SnapshotMeta, Exporting]:
+        """The machine as it is now, and the entry it has applied last. One at a time: RuntimeError."""
+        return self._node.log.meta_at(self.last_applied), self._machine.export()
+
+    def install(self, sender: NodeId, term: Term, meta: SnapshotMeta, restoring: Restoring) -> None:
+        """The snapshot that ``sender`` sent in its ``term`` is durable here, and was fed to ``restoring``, to
+        its end. If the log needs it, the machine becomes it with this turn; else it is forgotten.
+        """
+        self._restoring = meta, restoring
+        node = self._node
+        self._node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta)))
+
+    def restorer(self) -> Restoring:
+        """What takes a snapshot's chunks for ``install``."""
+        return self._machine.restorer()
+
+    def compact(self, index: Index) -> None:
+        """See ``Node.compact``."""
+        self._node.compact(index)
+
+    def snapshot_ended(self, peer: NodeId) -> None:
+        """See ``Node.snapshot_ended``."""
+        self._node.snapshot_ended(peer)
 
     def persisted(self, mark: Mark) -> None:
         self._node.persisted(mark)
@@ -161,6 +192,12 @@ class Replica:
 
     def apply(self, ready: Ready) -> list[Answer]:
         """Apply what is committed, in log order; return the answers that are due now."""
+        restoring, self._restoring = self._restoring, None
+        if ready.installed is not None:
+            if restoring is None or restoring[0] != ready.installed:
+                raise InvariantBroken(f"the snapshot of {ready.installed} was installed, but never came")
+            restoring[1].finish()
+            self.last_applied = ready.installed.index
         for entry in ready.committed:
             if entry.kind is EntryKind.BATCH:
                 self._apply_batch(entry.time_ms, entry.data)
@@ -268,8 +305,8 @@ class Replica:
 
     def _apply_batch(self, time_ms: int, data: bytes) -> None:
         applied = self._machine.apply(time_ms, data)
-        if applied is None or applied.results is None:
-            return  # not a batch, or one that was applied before and answered then
+        if applied is None:
+            return  # not a batch
         name = applied.batch
         if name.incarnation != self._incarnation or name.node != self._node.node_id:
             return
@@ -277,6 +314,9 @@ class Replica:
         if batch is None or batch.data != data:  # given up ("unknown"), or only named as ours: a peer lies
             return
         del self._inflight[name.seq]
+        if applied.results is None:
+            self._refuse([waiter for waiter in batch.waiters if waiter.ticket is not None], lost_results())
+            return
         answered = zip(batch.waiters, applied.results, strict=True)
         self._answers += [(waiter.ticket, result) for waiter, result in answered if waiter.ticket is not None]
 

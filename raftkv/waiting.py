@@ -75,3 +75,9 @@ def too_late(leader: NodeId | None, outcome: Outcome, *, is_read: bool) -> Raftk
     # NB: who retries by that header must not do twice what may have happened.
     retry_after_ms = 1000 if outcome is Outcome.NOT_APPLIED else None
     return NoQuorum(detail, outcome=outcome, retry_after_ms=retry_after_ms)
+
+
+def lost_results() -> RaftkvError:
+    """Why a batch that the machine has seen gives no answer here."""
+    detail = "the write was applied, but came here within a snapshot: what it led to isn't known"
+    return TimedOut(detail, outcome=Outcome.UNKNOWN)

@@ -49,6 +49,20 @@ class Log:
         position = index - self.boundary.index - 1
         return self._entries[position].term if 0 <= position < len(self._entries) else None
 
+    def meta_at(self, index: Index) -> SnapshotMeta:
+        """Where a snapshot ends that covers all up to the entry at ``index``, which is here."""
+        if index == self.boundary.index:
+            return self.boundary
+        entry = self._entries[index - self.boundary.index - 1]
+        return SnapshotMeta(entry.index, entry.term, entry.time_ms)
+
+    def tail_within(self, max_bytes: int) -> Index:
+        """Where the log may begin after so that at most the last ``max_bytes`` of entry data stay."""
+        kept, size = len(self._entries), 0
+        while kept and (size := size + len(self._entries[kept - 1].data)) <= max_bytes:
+            kept -= 1
+        return Index(self.boundary.index + kept)
+
     def matches(self, index: Index, term: Term) -> bool:
         """Whether this log agrees with one that has ``term`` at ``index``, so on all before (section 5.3)."""
         return self.term_at(index) == term
@@ -105,10 +119,9 @@ class Log:
 
     def compact(self, index: Index) -> None:
         """Forget all up to ``index``, an entry that is here."""
-        position = index - self.boundary.index
-        last = self._entries[position - 1]
-        del self._entries[:position]
-        self.boundary = SnapshotMeta(last.index, last.term, last.time_ms)
+        boundary = self.meta_at(index)
+        del self._entries[: index - self.boundary.index]
+        self.boundary = boundary
 
     def reset(self, boundary: SnapshotMeta) -> None:
         """Begin anew after a snapshot whose last entry this log doesn't have."""

@@ -58,8 +58,10 @@ from raftkv.consensus.view import View
 class Node(View):
     """One node of one group.
 
-    ``hard_state`` and ``log`` are what was durable when the node last stopped. ``uniform(a, b)`` gives a
-    random number between a and b. ``now_ms`` is any monotonic clock's reading; later ones come by ``tick``.
+    ``hard_state`` and ``log`` are what was durable when the node last stopped; the machine holds everything
+    up to ``applied``, an entry of ``log`` or its boundary (default: that): a snapshot's last. ``uniform(a, b)``
+    gives a random number between a and b. ``now_ms`` is any monotonic clock's reading; later ones come by
+    ``tick``.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Node(View):
         now_ms: float,
         hard_state: HardState = HardState(Term(0), None),
         log: Log | None = None,
+        applied: Index | None = None,
         group: GroupId = GroupId(0),
         timing: Timing = Timing(),
         limits: Limits = Limits(),
@@ -87,8 +90,13 @@ class Node(View):
             voted_for=hard_state.voted_for,
             now_ms=now_ms,
         )
-        self._core.commit_index = self._core.log.boundary.index
-        self._handed_index = self._core.commit_index  # the last entry given out to be applied
+        boundary = self._core.log.boundary.index
+        self._handed_index = (
+            boundary if applied is None else applied
+        )  # the last entry given out to be applied
+        if not boundary <= self._handed_index <= self._core.log.last_index:
+            raise InvariantBroken(f"the machine holds entry {applied}, but the log doesn't join it")
+        self._core.commit_index = self._handed_index
         self._election: Election = RaftElection(self._core)
         self._snapshots = Snapshots(self._core)
         self._replication = Replication(self._core, self._snapshots)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from raftkv.consensus.core import Core
 from raftkv.consensus.log import Log
 from raftkv.consensus.roles import Follower, Leader, Role
-from raftkv.consensus.types import Index, Membership, NodeId, Term, Timing
+from raftkv.consensus.types import GroupId, Index, Membership, NodeId, Term, Timing
 
 
 class View:
@@ -16,6 +16,10 @@ class View:
     @property
     def node_id(self) -> NodeId:
         return self._core.node_id
+
+    @property
+    def group(self) -> GroupId:
+        return self._core.group
 
     @property
     def membership(self) -> Membership:

@@ -9,16 +9,34 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from raftkv.consensus import Envelope, Log, Node
 from raftkv.consensus.messages import Message
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import Entry, HardState, Limits, Membership, NodeId, Term
+from raftkv.consensus.types import (
+    NO_SNAPSHOT,
+    Entry,
+    HardState,
+    Limits,
+    Membership,
+    NodeId,
+    SnapshotMeta,
+    Term,
+)
 from raftkv.kv.commands import Result, encode_put
-from raftkv.kv.machine import KvMachine
+from raftkv.kv.machine import KvMachine, Restoring
 from raftkv.replica import Replica
 from raftkv.waiting import ReplicaLimits
+
+Snapshot = tuple[SnapshotMeta, tuple[bytes, ...]]
+
+
+def feed(restoring: Restoring, chunks: Iterable[bytes]) -> Restoring:
+    for chunk in chunks:
+        restoring.feed(chunk)
+    return restoring
 
 
 class Server:
@@ -29,6 +47,8 @@ class Server:
         self.name = NodeId(name)
         self.hard_state = HardState(Term(0), None)
         self.entries: list[Entry] = []
+        self.boundary = NO_SNAPSHOT
+        self.snapshot: Snapshot = (NO_SNAPSHOT, ())
         self.incarnation = 0
         self.answers: dict[Any, list[Any]] = {}
         self.alive = False
@@ -38,17 +58,25 @@ class Server:
         self.incarnation += 1
         self.alive = True
         self.machine = KvMachine()
+        meta, chunks = self.snapshot
+        if chunks:
+            feed(self.machine.restorer(), chunks).finish()
         node = Node(
             self.name,
             self.cluster.membership,
             uniform=self.cluster.random.uniform,
             now_ms=self.cluster.now_ms,
             hard_state=self.hard_state,
-            log=Log(self.entries),
+            log=Log(self.entries, self.boundary),
+            applied=meta.index,
             limits=self.cluster.node_limits,
         )
         self.replica = Replica(
-            node, self.machine, incarnation=self.incarnation, limits=self.cluster.replica_limits
+            node,
+            self.machine,
+            incarnation=self.incarnation,
+            applied=meta.index,
+            limits=self.cluster.replica_limits,
         )
 
     def turn(self) -> None:
@@ -58,16 +86,38 @@ class Server:
             ready = self.replica.take_ready()
             if ready.write is not None:
                 self.hard_state = ready.write.hard_state or self.hard_state
+                if ready.write.boundary is not None:
+                    assert ready.write.boundary == self.snapshot[0], "the snapshot wasn't durable"
+                    self.boundary, self.entries = ready.write.boundary, []
                 if ready.write.entries:
-                    self.entries[ready.write.entries[0].index - 1 :] = ready.write.entries
+                    first = ready.write.entries[0].index - self.boundary.index - 1
+                    self.entries[first:] = ready.write.entries
             for envelope in (*ready.messages, *ready.promises):
                 self.cluster.send(envelope)
+            self.cluster.snapshots_due += [(self.name, peer) for peer in ready.snapshots_for]
             for ticket, answer in self.replica.apply(ready):
                 self.answers.setdefault(ticket, []).append(answer)
             if ready.write is not None:
                 self.replica.persisted(ready.mark)
             elif not self.replica.has_more:
                 return
+
+    def take_snapshot(self) -> None:
+        """Make a snapshot durable, and forget the log that it covers, here and on the disk."""
+        meta, chunks = self.replica.capture()
+        self.snapshot = meta, tuple(chunks)
+        self.replica.compact(meta.index)
+        boundary = self.replica.node.log.boundary
+        self.entries = self.entries[boundary.index - self.boundary.index :]
+        self.boundary = boundary
+
+    def receive_snapshot(self, sender: Server) -> None:
+        restoring = feed(self.replica.restorer(), sender.snapshot[1])
+        self.snapshot = sender.snapshot
+        term = sender.replica.node.current_term
+        self.replica.install(sender.name, term, sender.snapshot[0], restoring)
+        self.turn()
+        sender.replica.snapshot_ended(self.name)
 
     def put(self, key: bytes, value: bytes = b"v", *, ticket: Any = None, timeout_ms: float = 5000) -> None:
         deadline_ms = self.cluster.now_ms + timeout_ms
@@ -99,6 +149,7 @@ class Cluster:
         self.queue: deque[Envelope] = deque()
         self.drop: set[type[Message]] = set()  # kinds of messages that get lost
         self.cut: set[str] = set()  # nodes that nobody reaches
+        self.snapshots_due: list[tuple[NodeId, NodeId]] = []  # (who has it, who needs it)
         self.servers = {name: Server(self, name) for name in self.membership.voters}
 
     def __getitem__(self, name: str) -> Server:
