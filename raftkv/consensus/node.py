@@ -59,9 +59,9 @@ class Node(View):
     """One node of one group.
 
     ``hard_state`` and ``log`` are what was durable when the node last stopped; the machine holds everything
-    up to ``applied``, an entry of ``log`` or its boundary (default: that): a snapshot's last. ``uniform(a, b)``
-    gives a random number between a and b. ``now_ms`` is any monotonic clock's reading; later ones come by
-    ``tick``.
+    up to ``applied``, an entry of ``log`` or its boundary (default: that): a snapshot's last.
+    ``uniform(a, b)`` gives a random number between a and b. ``now_ms`` is any monotonic clock's reading;
+    later ones come by ``tick``.
     """
 
     def __init__(
@@ -91,9 +91,7 @@ class Node(View):
             now_ms=now_ms,
         )
         boundary = self._core.log.boundary.index
-        self._handed_index = (
-            boundary if applied is None else applied
-        )  # the last entry given out to be applied
+        self._handed_index = boundary if applied is None else applied  # last given out to be applied
         if not boundary <= self._handed_index <= self._core.log.last_index:
             raise InvariantBroken(f"the machine holds entry {applied}, but the log doesn't join it")
         self._core.commit_index = self._handed_index

@@ -103,8 +103,8 @@ async def relays(nodes: Sequence[Node]) -> AsyncIterator[Relays]:
 class Namespaces:
     """Every node in its own network namespace, with its own address, on one bridge.
 
-    The bridge has a namespace too: in the machine's own, packets that cross a bridge pass the machine's rules of
-    forwarding, and a container engine's rules drop what isn't its own.
+    The bridge has a namespace too: in the machine's own, packets that cross a bridge pass the machine's rules
+    of forwarding, and a container engine's rules drop what isn't its own.
     """
 
     abilities: frozenset[Ability] = frozenset()
