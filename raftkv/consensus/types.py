@@ -112,6 +112,8 @@ class Membership:
             raise ValueError("a joint membership must have voters to come")
         if len(members) != len(electorate) + len(learners):
             raise ValueError("nobody both votes and learns")
+        if any(each.replaces == each.node for each in self.learners):
+            raise ValueError("nobody replaces itself")
         if not set(addressed) <= set(members):
             raise ValueError("addresses belong to members")
         object.__setattr__(self, "electorate", electorate)

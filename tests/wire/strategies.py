@@ -53,6 +53,12 @@ def memberships(draw: st.DrawFn, ids: st.SearchStrategy[str] = few_names) -> Mem
     )
 
 
+configs = st.sampled_from([
+    encode_membership(Membership.of("n1")),
+    encode_membership(Membership((NodeId("n1"), NodeId("n4")), (NodeId("n1"), NodeId("n2")))),
+])  # fmt: skip
+
+
 @st.composite
 def changes(draw: st.DrawFn) -> Change:
     node, address = NodeId(draw(names)), draw(addresses)
@@ -73,7 +79,7 @@ def append_entries(draw: st.DrawFn) -> m.AppendEntries:
     entries = []
     for offset, term in enumerate(terms):
         kind = draw(st.sampled_from(EntryKind))
-        data = encode_membership(draw(memberships())) if kind is EntryKind.CONFIG else draw(blobs)
+        data = draw(configs if kind is EntryKind.CONFIG else blobs)
         entries.append(Entry(Index(prev + 1 + offset), Term(term), kind, draw(numbers), data))
     return m.AppendEntries(Index(prev), Term(prev_term), tuple(entries), Index(draw(numbers)))
 
