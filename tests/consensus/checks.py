@@ -78,14 +78,16 @@ class Checks:
                 ]
                 check_leader_completeness(node.log, earlier)
         tail = (node.log.last_index, node.log.last_term)
-        if self._tails.get(node.node_id) != tail:
+        grew = self._tails.get(node.node_id) != tail
+        if grew:
             self._tails[node.node_id] = tail
             for other in others:
                 if other is not node:
                     check_log_matching(node.log, other.log)
+        self._commit_moved(node, disks)
+        if grew:
             everything = node.log.slice(Index(node.log.boundary.index + 1), 1 << 62)
             check_one_at_a_time(node.node_id, everything, len(self.committed))
-        self._commit_moved(node, disks)
 
     def _commit_moved(self, node: Node, disks: Disks) -> None:
         known, after = self._commits.get(node.node_id, Index(0)), node.commit_index

@@ -43,7 +43,10 @@ def memberships(draw: st.DrawFn, ids: st.SearchStrategy[str] = few_names) -> Mem
     voters = draw(st.sets(nodes, max_size=5))
     outgoing = draw(st.sets(nodes, max_size=5)) if voters else set()
     learning = draw(st.sets(nodes, max_size=3)) - voters - outgoing
-    learners = [Learner(each, draw(st.booleans()), draw(st.none() | nodes)) for each in sorted(learning)]
+    learners = []
+    for each in sorted(learning):
+        replaces = draw(st.none() | nodes)
+        learners.append(Learner(each, draw(st.booleans()), None if replaces == each else replaces))
     known = draw(st.dictionaries(nodes, addresses, max_size=4))
     return Membership(
         tuple(sorted(voters)),
