@@ -120,9 +120,7 @@ class MembersChaos(Chaos):
         return [each for each in self.cluster.checks.committed if each.kind is EntryKind.CONFIG]
 
     def verdicts(self) -> list[Verdict]:
-        return [
-            answer.reply.verdict for server in self.cluster.servers.values() for answer in server.replies
-        ]
+        return [answer.reply.verdict for server in self.cluster.servers.values() for answer in server.replies]
 
 
 def play(seed: int, steps: int = 300) -> MembersChaos:
