@@ -21,12 +21,24 @@ from raftkv.consensus.messages import Envelope, InstallSnapshot
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import EntryKind, Index, Mark, NodeId, SnapshotMeta, Term
-from raftkv.errors import Outcome, RaftkvError, TooManyRequests
+from raftkv.consensus.types import Change, EntryKind, Index, Mark, Membership, NodeId, SnapshotMeta, Term
+from raftkv.errors import Outcome, RaftkvError
 from raftkv.handover import Handovers
 from raftkv.kv.machine import Exporting, Restoring, StateMachine
 from raftkv.kv.session import BatchId
-from raftkv.waiting import Answer, Batch, ErrorMaker, ReadGroup, ReplicaLimits, Waiter, lost_results, too_late
+from raftkv.members import MemberWishes
+from raftkv.waiting import (
+    Answer,
+    Batch,
+    ErrorMaker,
+    ReadGroup,
+    ReplicaLimits,
+    Waiter,
+    gather,
+    lost_results,
+    too_late,
+    too_many,
+)
 
 
 class Replica:
@@ -60,6 +72,7 @@ class Replica:
         self._restoring: tuple[SnapshotMeta, Restoring] | None = None  # came whole in this turn
         self._routed: tuple[NodeId | None, int] = (None, 0)  # the leader and term our batches were handed to
         self._handovers = Handovers(node)
+        self._members = MemberWishes(node, incarnation << 32, resend_ms=limits.resend_ms)
         self._answers: list[Answer] = []
         self._expiry_due_ms = float("inf")
         self._resend_due_ms = float("inf")
@@ -76,7 +89,7 @@ class Replica:
             len(self._pending) >= limits.max_waiting_requests
             or self._pending_bytes + len(command) > limits.max_waiting_bytes
         ):
-            raise self._too_many()
+            raise too_many()
         self._pending.append((command, Waiter(ticket, deadline_ms)))
         self._pending_bytes += len(command)
         self._expiry_due_ms = min(self._expiry_due_ms, deadline_ms)
@@ -87,7 +100,7 @@ class Replica:
         Raises TooManyRequests when too many wait already.
         """
         if len(self._barriers) >= self._limits.max_waiting_requests:
-            raise self._too_many()
+            raise too_many()
         self._barriers.append(Waiter(ticket, deadline_ms))
         self._expiry_due_ms = min(self._expiry_due_ms, deadline_ms)
 
@@ -98,10 +111,11 @@ class Replica:
         """
         self._handovers.add(target, ticket, deadline_ms)
 
-    def _too_many(self) -> TooManyRequests:
-        return TooManyRequests(
-            "too many requests wait on this node; slow down or ask another", retry_after_ms=100
-        )
+    def change_members(self, change: Change, force: bool, ticket: Any, deadline_ms: float) -> None:
+        """Change who belongs to the group. Answers ``ticket`` with the index at which it is as wished, once
+        that is applied here, or with a ``RaftkvError``. Raises TooManyRequests.
+        """
+        self._members.add(change, force, ticket, deadline_ms)
 
     # -- what happens --------------------------------------------------------------------------------------
 
@@ -112,7 +126,8 @@ class Replica:
     @property
     def due_ms(self) -> float:
         """When ``tick`` must be called at the latest."""
-        return min(self._node.due_ms, self._expiry_due_ms, self._resend_due_ms, self._handovers.due_ms)
+        wishes_due_ms = min(self._handovers.due_ms, self._members.due_ms)
+        return min(self._node.due_ms, self._expiry_due_ms, self._resend_due_ms, wishes_due_ms)
 
     @property
     def has_more(self) -> bool:
@@ -127,6 +142,7 @@ class Replica:
             "batches": len(self._inflight),
             "barriers": sum(len(waiters) for waiters in self._read_groups()),
             "handovers": len(self._handovers),
+            "changes": len(self._members),
         }
 
     def clock(self, now_ms: float) -> None:
@@ -156,13 +172,15 @@ class Replica:
         """The machine as it is now, and the entry it has applied last. One at a time: RuntimeError."""
         return self._node.log.meta_at(self.last_applied), self._machine.export()
 
-    def install(self, sender: NodeId, term: Term, meta: SnapshotMeta, restoring: Restoring) -> None:
+    def install(
+        self, sender: NodeId, term: Term, meta: SnapshotMeta, membership: Membership, restoring: Restoring
+    ) -> None:
         """The snapshot that ``sender`` sent in its ``term`` is durable here, and was fed to ``restoring``, to
         its end. If the log needs it, the machine becomes it with this turn; else it is forgotten.
         """
         self._restoring = meta, restoring
         node = self._node
-        self._node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta)))
+        self._node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta, membership)))
 
     def restorer(self) -> Restoring:
         """What takes a snapshot's chunks for ``install``."""
@@ -187,7 +205,7 @@ class Replica:
             self._hand_over()
         self._hand_on()
         self._ask_reads()
-        self._answers += self._handovers.pump(self._now_ms)
+        self._answers += self._handovers.pump(self._now_ms) + self._members.pump(self._now_ms)
         return self._node.take_ready()
 
     def apply(self, ready: Ready) -> list[Answer]:
@@ -198,10 +216,13 @@ class Replica:
                 raise InvariantBroken(f"the snapshot of {ready.installed} was installed, but never came")
             restoring[1].finish()
             self.last_applied = ready.installed.index
+        self._members.replied(ready.change_replies)
         for entry in ready.committed:
             if entry.kind is EntryKind.BATCH:
                 self._apply_batch(entry.time_ms, entry.data)
+            self._members.applied(entry)
             self.last_applied = entry.index
+        self._answers += self._members.caught_up(self.last_applied)
         for grant in ready.reads:
             if self._reads is not None and grant.read_id >= self._reads.first_id:
                 self._granted.append((grant.index, self._reads.waiters))
@@ -221,8 +242,8 @@ class Replica:
             return error(detail, outcome=outcome)
 
         self._fail_pending(lambda _: True, stopped, stopped)
-        self._answers += self._handovers.fail_all(stopped(Outcome.UNKNOWN))
-        answers, self._answers = self._answers, []
+        wishes = self._handovers.fail_all(stopped(Outcome.UNKNOWN)) + self._members.fail_all(error, detail)
+        answers, self._answers = self._answers + wishes, []
         return answers
 
     # -- writes --------------------------------------------------------------------------------------------
@@ -244,25 +265,12 @@ class Replica:
             if seq - low >= limits.max_batch_span:
                 return
             self._next_seq += 1
-            commands, waiters = self._gather()
+            commands, waiters = gather(self._pending, limits)
+            self._pending_bytes -= sum(map(len, commands))
             name = BatchId(self._node.node_id, self._incarnation, seq, low)
             data = self._machine.seal(name, commands)
             batch = self._inflight[seq] = Batch(seq, data, waiters, patience_ms=limits.resend_ms)
             self._propose(batch)
-
-    def _gather(self) -> tuple[list[bytes], list[Waiter]]:
-        limits, size = self._limits, 0
-        commands: list[bytes] = []
-        waiters: list[Waiter] = []
-        while self._pending and len(commands) < limits.max_batch_commands:
-            size += len(self._pending[0][0])
-            if commands and size > limits.max_batch_bytes:
-                break
-            command, waiter = self._pending.popleft()
-            self._pending_bytes -= len(command)
-            commands.append(command)
-            waiters.append(waiter)
-        return commands, waiters
 
     def _propose(self, batch: Batch) -> None:
         batch.sent_ms = self._now_ms

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from raftkv.consensus.types import NodeId
-from raftkv.errors import NoQuorum, Outcome, RaftkvError, TimedOut
+from raftkv.errors import NoQuorum, Outcome, RaftkvError, TimedOut, TooManyRequests
 
 ErrorMaker = Callable[[Outcome], RaftkvError]
 Answer = tuple[Any, Any]
@@ -62,6 +63,27 @@ class ReadGroup:
     waiters: list[Waiter]
     asked: bool = False  # of this leader, and not too long ago
     sent_ms: float = float("-inf")
+
+
+def gather(pending: deque[tuple[bytes, Waiter]], limits: ReplicaLimits) -> tuple[list[bytes], list[Waiter]]:
+    """Take from the front of ``pending`` what fits in one batch."""
+    size = 0
+    commands: list[bytes] = []
+    waiters: list[Waiter] = []
+    while pending and len(commands) < limits.max_batch_commands:
+        size += len(pending[0][0])
+        if commands and size > limits.max_batch_bytes:
+            break
+        command, waiter = pending.popleft()
+        commands.append(command)
+        waiters.append(waiter)
+    return commands, waiters
+
+
+def too_many() -> RaftkvError:
+    return TooManyRequests(
+        "too many requests wait on this node; slow down or ask another", retry_after_ms=100
+    )
 
 
 def too_late(leader: NodeId | None, outcome: Outcome, *, is_read: bool) -> RaftkvError:
