@@ -64,8 +64,8 @@ class Listener:
         on_link_end: Callable[[NodeId], None],
         limits: LinkLimits,
     ) -> None:
-        """``on_link`` is told of each incoming link that is established, ``on_link_end`` when there is none from
-        that node any more.
+        """``on_link`` is told of each incoming link that is established, ``on_link_end`` when there is none
+        from that node any more.
         """
         self._identity = identity
         self._register = register

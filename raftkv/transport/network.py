@@ -46,12 +46,12 @@ class PeerNetwork:
         each frame's envelopes, in order, from the receive loop; ``on_peer_lost`` once when an established
         link to or from a peer breaks, until one is up again; ``on_link_change`` with (node, "in" or "out",
         up). An exception from ``on_envelopes`` closes the link and goes to the loop's exception handler.
-        ``on_disowned`` with (peer, reason) when a peer refuses this node because it isn't who it was under its
-        id: it lost what it had promised, and must not go on. ``rng`` jitters the reconnects.
+        ``on_disowned`` with (peer, reason) when a peer refuses this node because it isn't who it was under
+        its id: it lost what it had promised, and must not go on. ``rng`` jitters the reconnects.
 
-        ``known_incarnation`` says the latest incarnation of a node that is durably known here, 0 for none: who
-        comes with a lower one is refused. ``hints``: a second address to try where a node isn't found at the
-        one it should have.
+        ``known_incarnation`` says the latest incarnation of a node that is durably known here, 0 for none:
+        who comes with a lower one is refused. ``hints``: a second address to try where a node isn't found at
+        the one it should have.
         """
         if identity.node_id in peers:
             raise ValueError(f"{identity.node_id} can't be its own peer")
@@ -106,8 +106,8 @@ class PeerNetwork:
         return self._listen
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Queue each envelope for its receiver, in order. Never blocks; a full queue or broken link drops, and
-        so does a receiver that has no link: one that was removed may still be sent to.
+        """Queue each envelope for its receiver, in order. Never blocks; a full queue or broken link drops,
+        and so does a receiver that has no link: one that was removed may still be sent to.
         """
         links = self._links
         for envelope in envelopes:

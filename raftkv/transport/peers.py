@@ -4,10 +4,10 @@ Lost: an *established* link to or from the peer broke. Told once, whatever break
 from it is up again: a killed process breaks both directions, and is one loss. It is a hint for elections, no
 proof.
 
-A *guest* is a node of our cluster that isn't among our peers but connected to us: a leader whose entry we are
-in is still on its way to us, one that waits to be added, one that was removed and doesn't know it yet (thesis
-4.1: a server hears whoever leads, whatever its own configuration says). It stays for as long as its link to us
-does, and is answered where it says that it listens. There are at most ``MAX_GUESTS``.
+A *guest* is a node of our cluster that isn't among our peers but connected to us: a leader that our own list
+doesn't have yet, one that waits to be added, one that was removed and doesn't know it yet (thesis 4.1: a
+server hears whoever leads, whatever its own configuration says). It stays for as long as its link to us does,
+and is answered where it says that it listens. There are at most ``MAX_GUESTS``.
 
 Must not know: sockets. Links report to it, it tells whoever holds the network.
 """
@@ -41,7 +41,7 @@ class _Peer:
     address: str  # where the members' list has it; a guest's: where it says it is
     is_guest: bool = False
     was_peer: bool = True
-    run: LastRun = LastRun()
+    run: LastRun = field(default_factory=LastRun)
     moved_to: str = ""  # where it says it is, if the members' list is wrong about that
     client_url: str | None = None
     status: Mapping[str, Any] | None = None
@@ -63,8 +63,8 @@ class PeerRegister:
         known_incarnation: Callable[[NodeId], int] = lambda _: 0,
         hints: Mapping[NodeId, str] | None = None,
     ) -> None:
-        """``known_incarnation``: the latest of a node that is durably known here, 0 for none. ``hints``: where
-        else a node may be found that isn't where the members' list has it.
+        """``known_incarnation``: the latest of a node that is durably known here, 0 for none. ``hints``:
+        where else a node may be found that isn't where the members' list has it.
         """
         self._peers = {node: _Peer(addresses[node]) for node in sorted(addresses)}
         self._clock_s = clock_s

@@ -49,8 +49,8 @@ class SendQueue:
         self._wakeup: asyncio.Future[None] | None = None
 
     def open(self, version: int = PROTOCOL_VERSION) -> None:
-        """The link is up, and speaks ``version`` of the protocol. The latest status goes out again: the peer may
-        have forgotten it.
+        """The link is up, and speaks ``version`` of the protocol. The latest status goes out again: the peer
+        may have forgotten it.
         """
         self._open = True
         self.version = version

@@ -197,7 +197,10 @@ def test_no_node_is_its_own_peer() -> None:
         one.network.set_peers({N1: NOWHERE})
 
 
-STARTED_OVER = "n2's data directory was lost or replaced: it must come back under a new id (raftkv member replace n2 ...)"
+STARTED_OVER = (
+    "n2's data directory was lost or replaced: it must come back under a new id "
+    "(raftkv member replace n2 ...)"
+)
 
 
 @pytest.mark.parametrize(
