@@ -23,16 +23,21 @@ from raftkv.consensus.invariants import InvariantBroken
 from raftkv.consensus.log import Log
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.node import Node
+from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
 from raftkv.kv.machine import KvMachine
 from raftkv.replica import Replica
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
+from raftkv.server.joining import begin
+from raftkv.server.members import Members, founding
 from raftkv.server.service import NodeService
+from raftkv.storage.charter import Charter, write_charter
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import OsFiles
+from raftkv.storage.segment import EXIT_DAMAGED
 from raftkv.storage.wal import GroupState, Recovered, Wal
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
@@ -52,7 +57,7 @@ _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop t
 class NodeProcess:
     """One node; ``run`` returns when it has stopped."""
 
-    def __init__(self, config: Config, wal: Wal, recovered: Recovered) -> None:
+    def __init__(self, config: Config, charter: Charter, wal: Wal, recovered: Recovered) -> None:
         self._config = config
         self._failure: StartError | None = None
         self._stopping = asyncio.Event()
@@ -62,7 +67,7 @@ class NodeProcess:
         self._machine = KvMachine()
         node = Node(
             config.node_id,
-            config.membership,
+            founding(charter),
             uniform=random.Random().uniform,
             now_ms=loop.time() * 1000,
             hard_state=durable.hard_state,
@@ -73,13 +78,33 @@ class NodeProcess:
         self._replica = Replica(node, self._machine, incarnation=recovered.incarnation)
         self._disk = Disk(wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync)
         self._network = PeerNetwork(
-            identity=Identity(config.cluster_id, config.node_id, recovered.incarnation, config.client_url),
+            identity=Identity(
+                charter.owner.cluster_id,
+                config.node_id,
+                recovered.incarnation,
+                config.client_url,
+                peer_address=config.peer_address,
+                directory=charter.directory,
+            ),
             listen=(config.peer_listen.host, config.peer_listen.port),
-            peers={peer: str(config.cluster[peer]) for peer in config.cluster if peer != config.node_id},
+            peers={},
             on_envelopes=self._on_envelopes,
             on_peer_lost=self._on_peer_lost,
+            on_disowned=self._on_disowned,
+            known_incarnation=self._machine.incarnation,
+            hints={peer: str(address) for peer, address in config.cluster.items()},
         )
-        self._driver = Driver(self._replica, self._disk, self._network, on_fatal=self._on_fatal)
+        self._driver = Driver(
+            self._replica, self._disk, self._network, on_fatal=self._on_fatal, on_turn=self._on_turn
+        )
+        self._members = Members(
+            replica=self._replica,
+            driver=self._driver,
+            network=self._network,
+            charter=charter,
+            peer_address=config.peer_address,
+            on_removed=self._on_removed,
+        )
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -87,6 +112,8 @@ class NodeProcess:
             driver=self._driver,
             disk=self._disk,
             network=self._network,
+            members=self._members,
+            charter=charter,
         )
 
     async def run(self) -> None:
@@ -99,6 +126,7 @@ class NodeProcess:
         door = Door(api)
         publisher = asyncio.create_task(self._publish())
         try:
+            self._members.start()
             await self._network.start()
             self._driver.start()
             await runner.setup()
@@ -108,6 +136,7 @@ class NodeProcess:
             await self._leave(api, door)
         finally:
             publisher.cancel()
+            await self._members.stop()
             self._driver.stop("this node is stopping; ask another")
             await door.close()
             await runner.cleanup()
@@ -138,6 +167,7 @@ class NodeProcess:
         while True:
             try:
                 self._network.publish(self._service.summary())
+                self._members.look()
             except Exception:  # a report that can't be made must not end all later ones
                 logger.exception("no status report")
             await asyncio.sleep(_PUBLISH_S)
@@ -152,6 +182,24 @@ class NodeProcess:
         logger.info("stopping", signal=signal.Signals(number).name)
         self._service.stopping = True
         self._stopping.set()
+
+    def _on_removed(self) -> None:
+        self._service.stopping = True
+        self._stopping.set()
+
+    def _on_disowned(self, peer: NodeId, reason: str) -> None:
+        """NB: one peer's word is enough: it knows of a later run than this one, and waiting for more would
+        only give this node the time to vote once more where it has voted.
+        """
+        me = self._config.node_id
+        self._on_fatal(
+            StartError(
+                f"{peer} knows later runs of {me} than this one: {self._config.data_dir} was lost, replaced "
+                f"or put back from a copy. {me} must not go on under this id: start a new node in its place, "
+                f"with an empty data directory, and run raftkv member replace {me} NEW_ID HOST:PORT",
+                EXIT_DAMAGED,
+            )
+        )
 
     async def _leave(self, api: RestServer, door: Door) -> None:
         """Until all is done that can be, or we are told to hurry, or something fails."""
@@ -210,6 +258,9 @@ class NodeProcess:
     def _on_peer_lost(self, peer: NodeId) -> None:
         self._driver.on_peer_lost(peer)
 
+    def _on_turn(self, ready: Ready) -> None:
+        self._members.turned(ready)
+
     # -- what is worth a line ------------------------------------------------------------------------------
 
     def _on_fsync(self, seconds: float) -> None:
@@ -227,10 +278,17 @@ async def _serve(config: Config) -> None:
     data_dir = DataDir.open(files, config.data_dir)
     try:
         gc.disable()  # what is read stays: looking for garbage in it would double the time
-        segment_bytes = config.segment_bytes
+        beginning = await begin(config, files, data_dir.path)
+        charter = beginning.charter
         wal, recovered = Wal.open(
-            files, data_dir.path, config.cluster_id, config.node_id, segment_bytes=segment_bytes
+            files,
+            data_dir.path,
+            charter.owner.cluster_id,
+            config.node_id,
+            segment_bytes=config.segment_bytes,
         )
+        if beginning.is_new:
+            write_charter(files, data_dir.path, charter)
         logger.info(
             "recovered",
             version=__version__,
@@ -249,7 +307,7 @@ async def _serve(config: Config) -> None:
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         gc.enable()
-        await NodeProcess(config, wal, recovered).run()
+        await NodeProcess(config, charter, wal, recovered).run()
     finally:
         data_dir.close()
 

@@ -17,7 +17,7 @@ import structlog
 
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.ready import Ready
-from raftkv.consensus.types import NodeId, Term
+from raftkv.consensus.types import Change, Index, NodeId, Term
 from raftkv.errors import RaftkvError, ShuttingDown
 from raftkv.ports import Storage, Transport
 from raftkv.replica import Replica
@@ -25,6 +25,10 @@ from raftkv.server.observer import Observer
 from raftkv.waiting import Answer
 
 logger = structlog.get_logger(__name__)
+
+
+def _nobody(ready: Ready) -> None:
+    pass
 
 
 class Driver:
@@ -37,14 +41,16 @@ class Driver:
         transport: Transport,
         *,
         on_fatal: Callable[[BaseException], None],
+        on_turn: Callable[[Ready], None] = _nobody,
     ) -> None:
         """``on_fatal`` is called once if the replica or its disk is broken; from then on nothing happens
-        here.
+        here. ``on_turn`` is told what each turn led to, when it is carried out and applied.
         """
         self._replica = replica
         self._storage = storage
         self._transport = transport
         self._on_fatal = on_fatal
+        self._on_turn = on_turn
         self._loop = asyncio.get_running_loop()
         self._observer = Observer(replica)
         self._turn_due = False
@@ -76,6 +82,13 @@ class Driver:
         ticket: asyncio.Future[tuple[NodeId, Term]] = self._loop.create_future()
         self._admit()
         self._replica.transfer(target, ticket, self._now_ms() + timeout_ms)
+        self._wake()
+        return ticket
+
+    def change_members(self, change: Change, *, force: bool, timeout_ms: float) -> asyncio.Future[Index]:
+        ticket: asyncio.Future[Index] = self._loop.create_future()
+        self._admit()
+        self._replica.change_members(change, force, ticket, self._now_ms() + timeout_ms)
         self._wake()
         return ticket
 
@@ -149,6 +162,7 @@ class Driver:
             self._carry_out(ready)
             _answer(self._replica.apply(ready))
             self._observer.turn()
+            self._on_turn(ready)
         except Exception as error:
             self._fail(error)
             return
@@ -180,6 +194,11 @@ class Driver:
         self._timer, self._timer_due_s = self._loop.call_at(due_s, self._on_timer), due_s
 
     # -- the end -------------------------------------------------------------------------------------------
+
+    def refuse(self, detail: str | None) -> None:
+        """Take no requests from now on, those taken go on; None: take them again."""
+        if not self._stopped:
+            self._refuse_detail = detail
 
     def stop(self, detail: str) -> None:
         """Stop for good; whoever still waits is told, each with the outcome that is true for it."""
