@@ -70,7 +70,7 @@ def _check(config: Config, charter: Charter, directory: Path) -> None:
     # NB: the addresses may have changed; who founded a cluster can't.
     if sorted(charter.founders) != sorted(config.founders):
         raise StartError(
-            f"{directory}: this data directory belongs to a cluster founded by {', '.join(charter.founders)}, "
+            f"{directory}: this data directory's cluster was founded by {', '.join(charter.founders)}, "
             f"and --cluster names {', '.join(config.founders)}; leave --cluster as it was founded (members "
             "are changed by raftkv member), or check --data-dir",
             EXIT_CONFIG,

@@ -176,6 +176,7 @@ class Members:
         membership = node.membership
         known = {peer.node: peer for peer in peers}
         progress = node.role.progress if isinstance(node.role, Leader) else {}
+        now_ms = asyncio.get_running_loop().time() * 1000
         rows = []
         for member in membership.members:
             peer = known.get(member)
@@ -183,7 +184,10 @@ class Members:
             report = own if is_self else (peer.status if peer is not None and peer.status else {})
             match = progress[member].match_index if member in progress else report.get("last_index")
             match = match if type(match) is int else None
-            is_recent = peer is not None and (peer.status_age_ms or 0.0) <= _HEALTHY_MS
+            is_heard = peer is not None and (peer.status_age_ms or 0.0) <= _HEALTHY_MS
+            if member in progress:  # a change of members is judged by that
+                silent_ms = now_ms - progress[member].heard_ms
+                is_heard = progress[member].answered and silent_ms <= node.timing.election_timeout_min_ms
             rows.append(
                 {
                     "id": member,
@@ -191,7 +195,7 @@ class Members:
                     "role": _role(membership, member, node.leader),
                     "match_index": match,
                     "lag": None if match is None else max(0, node.commit_index - match),
-                    "healthy": is_self or (peer is not None and peer.connected and is_recent),
+                    "healthy": is_self or (peer is not None and peer.connected and is_heard),
                     **_promotion(membership, member),
                 }
             )

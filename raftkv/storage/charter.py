@@ -2,7 +2,7 @@
 
 A small file, ``CHARTER``, written once and never changed: the options a node is started with may change, and
 the log may lose its beginning to a snapshot, but who founded the cluster stays true. A node that joined has
-no founders, but remembers whom it was told of: they are where it looks for its cluster until its log names the
+no founders, but remembers whom it was told of: there it looks for its cluster until its log names the
 members. A directory of an older release has none until it is used the first time.
 
 Rules: JSON, with a checksum; what isn't whole is damage (65). Durable before the node says who it is.
