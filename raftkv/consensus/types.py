@@ -107,13 +107,15 @@ class Membership:
         addressed = tuple(node for node, _ in self.addresses)
         for ids in (self.voters, self.outgoing, learners, addressed):
             if list(ids) != sorted(set(ids)):
-                raise ValueError(f"ids must be sorted and without duplicates, not {ids}")
+                raise ValueError("ids must be sorted and without duplicates")
         if self.outgoing and not self.voters:
             raise ValueError("a joint membership must have voters to come")
         if len(members) != len(electorate) + len(learners):
             raise ValueError("nobody both votes and learns")
+        if any(each.replaces == each.node for each in self.learners):
+            raise ValueError("nobody replaces itself")
         if not set(addressed) <= set(members):
-            raise ValueError(f"addresses of who is no member: {addressed}")
+            raise ValueError("addresses belong to members")
         object.__setattr__(self, "electorate", electorate)
         object.__setattr__(self, "members", members)
         object.__setattr__(self, "halves", (self.voters, self.outgoing) if self.outgoing else (self.voters,))

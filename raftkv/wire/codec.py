@@ -73,7 +73,7 @@ _ENVELOPE_BYTES = (
 )  # group, two ids, term, kind, an id or three numbers, two array headers
 _ENTRY_BYTES = 1 + 9 + 9 + 1 + 9 + 5
 _BATCH_BYTES = 5
-_CHANGE_BYTES = 2 * 66 + 265 + 3  # two more ids, an address, three small fields
+_CHANGE_BYTES = 10  # three small fields, and the headers of two ids and an address
 
 _ENTRY_KINDS = {int(kind): kind for kind in EntryKind}
 _VERDICTS = {int(verdict): verdict for verdict in Verdict}
@@ -112,7 +112,8 @@ def envelope_size(envelope: Envelope) -> int:
     elif type(message) is InstallSnapshot:
         size += len(encode_membership(message.membership)) + _BATCH_BYTES
     elif type(message) is ChangeMembers:
-        size += _CHANGE_BYTES
+        _, _, _, node, address, _, replaces = _write_change_members(message)
+        size += len(node) + len(address or "") + len(replaces or "") + _CHANGE_BYTES
     elif type(message) is ChangeMembersReply:
         size += len(message.reason.encode()) + _BATCH_BYTES
     return size

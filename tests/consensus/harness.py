@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 from raftkv.consensus import Envelope, Log, Node, Ready
 from raftkv.consensus.messages import InstallSnapshot
-from raftkv.consensus.ready import ReadGrant
+from raftkv.consensus.ready import ChangeReply, ReadGrant
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import (
+    Change,
     Entry,
     GroupId,
     HardState,
@@ -31,6 +32,7 @@ from raftkv.consensus.types import (
 )
 from tests.consensus.checks import Checks
 from tests.consensus.disk import Disk, entries, entry
+from tests.consensus.members import known_to, membership_in
 
 __all__ = ["Cluster", "Disk", "Link", "Server", "Stream", "entries", "entry"]
 
@@ -54,6 +56,8 @@ class Server:
     node: Node | None = None
     applied: list[Entry] = field(default_factory=list)
     grants: list[ReadGrant] = field(default_factory=list)
+    joins: bool = False  # it was started to join, and founded nothing
+    replies: list[ChangeReply] = field(default_factory=list)  # to changes of members
 
 
 Observer = Callable[[Server, Ready], None]
@@ -86,7 +90,8 @@ class Cluster:
         self.links: dict[Link, deque[Envelope]] = {}
         self.streams: list[Stream] = []
         self.cuts: set[Link] = set()
-        self.checks = Checks(len(self.membership.voters))
+        self.checks = Checks(self.membership)
+        self._changes = 0
         self.observe: Observer = lambda server, ready: None
         self.on_send: Callable[[Envelope], None] = lambda envelope: None
         self.on_stream: Callable[[Stream], None] = lambda stream: None
@@ -98,6 +103,12 @@ class Cluster:
             hard_state = (hard_states or {}).get(name, HardState(term, None))
             self.servers[name] = Server(name, Disk(hard_state, log))
             self.restart(name)
+
+    def join(self, name: str) -> None:
+        """A server is started that knows nobody, and waits to be made a member."""
+        node_id = NodeId(name)
+        self.servers[name] = Server(node_id, Disk(), joins=True)
+        self.restart(name)
 
     # -- looking -------------------------------------------------------------------------------------------
 
@@ -152,6 +163,7 @@ class Cluster:
             for grant in ready.reads:
                 self.checks.read_granted(grant)
                 server.grants.append(grant)
+            server.replies += ready.change_replies
             self._check(server)
             if disk.queue and not disk.slow:
                 self._complete(server)
@@ -161,7 +173,10 @@ class Cluster:
     def _check(self, server: Server) -> None:
         assert server.node is not None
         nodes = [each.node for each in self.living if each.node]
-        self.checks.turn_ended(server.node, nodes, [each.disk.entries for each in self.servers.values()])
+        self.checks.turn_ended(server.node, nodes, self._durable())
+
+    def _durable(self) -> dict[NodeId, list[Entry]]:
+        return {server.node_id: server.disk.entries for server in self.servers.values()}
 
     def _release(self, server: Server, promises: tuple[Envelope, ...]) -> None:
         for promise in promises:
@@ -173,7 +188,7 @@ class Cluster:
         if write is not None:
             self.on_write(server, write)
         server.disk.complete()
-        self.checks.disk_changed([each.disk.entries for each in self.servers.values()])
+        self.checks.disk_changed(self._durable())
         self._release(server, promises)
         if write is not None and server.node is not None:
             server.node.persisted(mark)
@@ -191,6 +206,7 @@ class Cluster:
         server = self.servers[name]
         server.disk.snapshot = list(server.applied)
         meta = server.disk.boundary
+        assert self.node(name).membership_at(meta.index) == membership_in(server.applied, self.membership)
         self.node(name).compact(Index(max(0, meta.index - keep)))
         self.turn(server)
         return meta
@@ -198,7 +214,8 @@ class Cluster:
     def _stream(self, server: Server, receiver: NodeId) -> None:
         meta, node = server.disk.boundary, self.node(server.node_id)
         assert meta.index >= node.log.boundary.index, "the log begins after what the snapshot covers"
-        envelope = Envelope(GroupId(0), server.node_id, receiver, node.current_term, InstallSnapshot(meta))
+        message = InstallSnapshot(meta, membership_in(server.disk.snapshot, self.membership))
+        envelope = Envelope(GroupId(0), server.node_id, receiver, node.current_term, message)
         stream = Stream(envelope, list(server.disk.snapshot))
         self.streams.append(stream)
         self.on_stream(stream)
@@ -281,7 +298,7 @@ class Cluster:
         server.disk.queue.clear()
         server.applied, server.grants = [], []
         self.checks.forget(server.node_id)
-        self.checks.disk_changed([each.disk.entries for each in self.servers.values()])
+        self.checks.disk_changed(self._durable())
 
     def restart(self, name: str) -> None:
         server = self.servers[name]
@@ -289,7 +306,7 @@ class Cluster:
         server.disk.log = list(server.disk.entries)
         server.node = Node(
             server.node_id,
-            self.membership,
+            known_to(self.membership, server.disk.snapshot, joins=server.joins),
             uniform=self.uniform(name),
             now_ms=self.now_ms,
             hard_state=server.disk.hard_state,
@@ -313,6 +330,13 @@ class Cluster:
 
     def transfer(self, name: str, target: str | None) -> bool:
         taken = self.node(name).transfer(None if target is None else NodeId(target))
+        self.turn(self.servers[name])
+        return taken
+
+    def change(self, name: str, change: Change, *, force: bool = False) -> bool:
+        """A client of ``name`` wishes that; the answer comes to its ``replies``."""
+        self._changes += 1
+        taken = self.node(name).change_members(self._changes, change, force=force)
         self.turn(self.servers[name])
         return taken
 

@@ -115,7 +115,7 @@ class Server:
         restoring = feed(self.replica.restorer(), sender.snapshot[1])
         self.snapshot = sender.snapshot
         term = sender.replica.node.current_term
-        self.replica.install(sender.name, term, sender.snapshot[0], restoring)
+        self.replica.install(sender.name, term, sender.snapshot[0], self.cluster.membership, restoring)
         self.turn()
         sender.replica.snapshot_ended(self.name)
 
