@@ -21,6 +21,7 @@ from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
 from raftkv.api.problem import problem
+from raftkv.api.taking import TakingHandlers
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.store import Store
 from raftkv.ports import Service
@@ -54,6 +55,7 @@ class Routes:
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
+            "/v1/snapshot": {"POST": TakingHandlers(service, limits).take},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
