@@ -22,6 +22,7 @@ from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
 from raftkv.api.problem import problem
+from raftkv.api.taking import TakingHandlers
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.store import Store
 from raftkv.ports import Service
@@ -58,6 +59,7 @@ class Routes:
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
             members.PATH: {"GET": self._members.list, "POST": self._members.add},
+            "/v1/snapshot": {"POST": TakingHandlers(service, limits).take},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }

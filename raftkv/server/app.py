@@ -16,29 +16,27 @@ import structlog
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
-from raftkv import __version__
 from raftkv.api import Limits, RestServer
 from raftkv.config import Config
 from raftkv.consensus.invariants import InvariantBroken
-from raftkv.consensus.log import Log
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
-from raftkv.kv.machine import KvMachine
 from raftkv.replica import Replica
+from raftkv.server import joining, start
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
-from raftkv.server.joining import begin
-from raftkv.server.members import Members, founding
+from raftkv.server.members import Members
 from raftkv.server.service import NodeService
+from raftkv.server.snapshots import Snapshots, Taken
+from raftkv.server.worker import Worker
 from raftkv.storage.charter import Charter, write_charter
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import OsFiles
 from raftkv.storage.segment import EXIT_DAMAGED
-from raftkv.storage.wal import GroupState, Recovered, Wal
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
 
@@ -57,31 +55,35 @@ _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop t
 class NodeProcess:
     """One node; ``run`` returns when it has stopped."""
 
-    def __init__(self, config: Config, charter: Charter, wal: Wal, recovered: Recovered) -> None:
+    def __init__(self, config: Config, charter: Charter, begin: start.Start) -> None:
         self._config = config
         self._failure: StartError | None = None
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()  # what is not done by now is not done any more
         loop = asyncio.get_running_loop()
-        durable = recovered.groups.get(_GROUP, GroupState())
-        self._machine = KvMachine()
+        self._machine = begin.machine
         node = Node(
             config.node_id,
-            founding(charter),
+            begin.membership,
             uniform=random.Random().uniform,
             now_ms=loop.time() * 1000,
-            hard_state=durable.hard_state,
-            log=Log(durable.entries, durable.boundary),
+            hard_state=begin.hard_state,
+            log=begin.log,
+            applied=begin.applied.index,
             group=_GROUP,
             timing=config.timing,
         )
-        self._replica = Replica(node, self._machine, incarnation=recovered.incarnation)
-        self._disk = Disk(wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync)
+        self._replica = Replica(
+            node, self._machine, incarnation=begin.incarnation, applied=begin.applied.index
+        )
+        self._disk = Disk(
+            begin.wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync
+        )
         self._network = PeerNetwork(
             identity=Identity(
                 charter.owner.cluster_id,
                 config.node_id,
-                recovered.incarnation,
+                begin.incarnation,
                 config.client_url,
                 peer_address=config.peer_address,
                 directory=charter.directory,
@@ -105,6 +107,16 @@ class NodeProcess:
             peer_address=config.peer_address,
             on_removed=self._on_removed,
         )
+        self._snapshots = Snapshots(
+            replica=self._replica,
+            disk=self._disk,
+            files=begin.snapshots,
+            worker=Worker("raftkv-snapshots"),
+            newest=Taken(begin.applied, begin.snapshot_bytes),
+            bound_bytes=config.snapshot_bytes,
+            margin_bytes=config.snapshot_margin_bytes,
+            on_fatal=self._driver.broken,
+        )
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -114,6 +126,7 @@ class NodeProcess:
             network=self._network,
             members=self._members,
             charter=charter,
+            snapshots=self._snapshots,
         )
 
     async def run(self) -> None:
@@ -137,6 +150,7 @@ class NodeProcess:
         finally:
             publisher.cancel()
             await self._members.stop()
+            self._snapshots.stop()
             self._driver.stop("this node is stopping; ask another")
             await door.close()
             await runner.cleanup()
@@ -260,6 +274,7 @@ class NodeProcess:
 
     def _on_turn(self, ready: Ready) -> None:
         self._members.turned(ready)
+        self._snapshots.turned(ready)
 
     # -- what is worth a line ------------------------------------------------------------------------------
 
@@ -278,36 +293,18 @@ async def _serve(config: Config) -> None:
     data_dir = DataDir.open(files, config.data_dir)
     try:
         gc.disable()  # what is read stays: looking for garbage in it would double the time
-        beginning = await begin(config, files, data_dir.path)
+        beginning = await joining.begin(config, files, data_dir.path)
         charter = beginning.charter
-        wal, recovered = Wal.open(
-            files,
-            data_dir.path,
-            charter.owner.cluster_id,
-            config.node_id,
-            segment_bytes=config.segment_bytes,
-        )
+        begin = start.read(config, files, data_dir.path, charter)
         if beginning.is_new:
             write_charter(files, data_dir.path, charter)
-        logger.info(
-            "recovered",
-            version=__version__,
-            data_dir=str(config.data_dir),
-            incarnation=recovered.incarnation,
-            entries=sum(len(group.entries) for group in recovered.groups.values()),
-            log_bytes=recovered.total_bytes,
-        )
-        if recovered.dropped_tail_bytes:
-            logger.warning(
-                "dropped a torn tail: it was never acknowledged",
-                dropped_bytes=recovered.dropped_tail_bytes,
-                where=recovered.dropped_tail,
-            )
+        process = NodeProcess(config, charter, begin)
         # What was recovered lives as long as the process: the collector need not look at it again.
+        gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         gc.enable()
-        await NodeProcess(config, charter, wal, recovered).run()
+        await process.run()
     finally:
         data_dir.close()
 

@@ -17,8 +17,9 @@ import structlog
 
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.ready import Ready
-from raftkv.consensus.types import Change, Index, NodeId, Term
+from raftkv.consensus.types import Change, Index, Membership, NodeId, SnapshotMeta, Term
 from raftkv.errors import RaftkvError, ShuttingDown
+from raftkv.kv.machine import Restoring
 from raftkv.ports import Storage, Transport
 from raftkv.replica import Replica
 from raftkv.server.observer import Observer
@@ -126,6 +127,26 @@ class Driver:
             self._fail(error)
         self._wake()
 
+    def install(
+        self, sender: NodeId, term: Term, meta: SnapshotMeta, membership: Membership, restoring: Restoring
+    ) -> None:
+        """See ``Replica.install``. When this returns, the machine is the snapshot's if the log needed it, and
+        the write that says so is queued.
+        """
+        if self._stopped:
+            return
+        try:
+            self._replica.clock(self._now_ms())
+            self._replica.install(sender, term, meta, membership, restoring)
+        except Exception as error:
+            self._fail(error)
+        self._turn()
+
+    def snapshot_ended(self, peer: NodeId) -> None:
+        """See ``Replica.snapshot_ended``."""
+        if not self._stopped:
+            self._replica.snapshot_ended(peer)
+
     def _on_durable(self, ready: Ready) -> None:
         """The oldest write under way is on disk: its promises may leave, and the node may count itself."""
         if self._stopped:
@@ -161,8 +182,8 @@ class Driver:
             ready = self._replica.take_ready()
             self._carry_out(ready)
             _answer(self._replica.apply(ready))
-            self._observer.turn()
             self._on_turn(ready)
+            self._observer.turn()
         except Exception as error:
             self._fail(error)
             return
@@ -215,6 +236,10 @@ class Driver:
         if not self._stopped:
             self.stop("this node is broken and stops; ask another")
             self._on_fatal(error)
+
+    def broken(self, error: BaseException) -> None:
+        """Somebody who works on this replica met a broken invariant, or a bug."""
+        self._fail(error)
 
     def disk_failed(self, error: BaseException) -> None:
         """A write or an fsync failed. Never retried: what the kernel then says of those pages isn't true."""

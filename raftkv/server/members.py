@@ -36,13 +36,6 @@ _MOVE_PAUSE_S = 1.0
 _HEALTHY_MS = 2_000.0  # the age of a report that is sent four times a second
 
 
-def founding(charter: Charter) -> Membership:
-    """The membership in force before the log's first entry; nobody where this node joins."""
-    return Membership.of(
-        *charter.founders, addresses={str(node): at for node, at in charter.founders.items()}
-    )
-
-
 def addresses(membership: Membership, charter: Charter) -> dict[NodeId, str]:
     """Where to find each member; for a node that knows no members, where to find those it was told of."""
     if not membership.members:

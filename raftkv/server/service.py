@@ -10,7 +10,7 @@ from typing import Any
 from raftkv.config import Config
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Change, Index, NodeId
-from raftkv.errors import ChangeRefused
+from raftkv.errors import ChangeRefused, Outcome, TimedOut
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
@@ -18,6 +18,7 @@ from raftkv.server.driver import Driver
 from raftkv.server.levels import common_level, outdated, own_report
 from raftkv.server.members import Members
 from raftkv.server.observer import role_name
+from raftkv.server.snapshots import Snapshots
 from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
 from raftkv.transport.network import PeerNetwork
@@ -38,6 +39,7 @@ class NodeService:
         network: PeerNetwork,
         members: Members,
         charter: Charter,
+        snapshots: Snapshots,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -47,6 +49,7 @@ class NodeService:
         self._driver = driver
         self._members = members
         self._charter = charter
+        self._snapshots = snapshots
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
@@ -79,6 +82,15 @@ class NodeService:
 
     def peers(self) -> Sequence[PeerView]:
         return self._network.views()
+
+    async def take_snapshot(self, timeout_ms: float) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                taken = await self._snapshots.take()
+        except TimeoutError:
+            detail = f"the snapshot is not durable after {timeout_ms:.0f} ms; it goes on"
+            raise TimedOut(detail, outcome=Outcome.UNKNOWN) from None
+        return {**dataclasses.asdict(taken.meta), "bytes": taken.size_bytes}
 
     def summary(self) -> dict[str, Any]:
         """The part of the status that the other nodes are sent four times a second."""
@@ -118,6 +130,8 @@ class NodeService:
             "waiting": self._replica.waiting,
             "links": {peer.node: {"connected": peer.connected} for peer in self._network.views()},
             "dropped_messages": self._network.dropped_messages(),
+            "log": self._snapshots.log_status(),
+            "snapshot": self._snapshots.status(),
             "disk": dataclasses.asdict(self._disk.statistics()),
         }
         if isinstance(node.role, Leader):

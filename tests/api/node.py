@@ -73,6 +73,7 @@ class FakeService:
     transfer_error: BaseException | None = None
     change_error: BaseException | None = None
     changes: list[tuple[Change, bool]] = field(default_factory=list)  # of members, and whether forced
+    snapshot_error: BaseException | None = None
     stopping: bool = False
     timeouts_ms: list[float] = field(default_factory=list)  # as each propose and barrier was given
     commands: list[bytes] = field(default_factory=list)
@@ -108,6 +109,12 @@ class FakeService:
 
     def members(self) -> dict[str, Any]:
         return {"members": [{"id": "n1"}]}
+
+    async def take_snapshot(self, timeout_ms: float) -> dict[str, Any]:
+        self.timeouts_ms.append(timeout_ms)
+        if self.snapshot_error is not None:
+            raise self.snapshot_error
+        return {"index": 7, "term": 2, "time_ms": 5, "bytes": 900}
 
     async def barrier(self, timeout_ms: float) -> None:
         self.timeouts_ms.append(timeout_ms)
