@@ -41,12 +41,14 @@ class Checks:
         self.votes: dict[tuple[Term, NodeId], NodeId] = {}  # every vote that was ever heard of
         self.read_floors: dict[int, int] = {}  # what was committed anywhere when each read was asked
         self.granted: set[int] = set()
+        self._in_force: dict[NodeId, Membership] = {}  # at the end of each node's last turn
         self._commits: dict[NodeId, Index] = {}  # in this life of each node
         self._tails: dict[NodeId, tuple[int, int]] = {}  # (last index, last term) at the last look
 
     def forget(self, node_id: NodeId) -> None:
         """The node restarts: its commit index is volatile and may begin again."""
         self._commits.pop(node_id, None)
+        self._in_force.pop(node_id, None)
         self._tails.pop(node_id, None)
 
     def read_asked(self, read_id: int) -> None:
@@ -85,6 +87,7 @@ class Checks:
                 if other is not node:
                     check_log_matching(node.log, other.log)
         self._commit_moved(node, disks)
+        self._in_force[node.node_id] = node.membership
         if grew:
             everything = node.log.slice(Index(node.log.boundary.index + 1), 1 << 62)
             check_one_at_a_time(node.node_id, everything, len(self.committed))
@@ -101,7 +104,8 @@ class Checks:
             if entry.index > len(self.committed):
                 self.committed.append(entry)
                 self.commit_terms.append(node.current_term)
-                self.halves = node.membership.halves
+                # NB: what is committed may bring the next membership in this same turn.
+                self.halves = self._in_force.get(node.node_id, node.membership).halves
                 if entry.kind is EntryKind.CONFIG:
                     before, self.membership = self.membership, decode_membership(entry.data)
                     check_step(before, self.membership)

@@ -17,6 +17,7 @@ from raftkv.consensus.messages import InstallSnapshot
 from raftkv.consensus.ready import ChangeReply, ReadGrant
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import (
+    NOBODY,
     Change,
     Entry,
     GroupId,
@@ -32,7 +33,7 @@ from raftkv.consensus.types import (
 )
 from tests.consensus.checks import Checks
 from tests.consensus.disk import Disk, entries, entry
-from tests.consensus.members import known_to, membership_in
+from tests.consensus.members import membership_in
 
 __all__ = ["Cluster", "Disk", "Link", "Server", "Stream", "entries", "entry"]
 
@@ -56,7 +57,7 @@ class Server:
     node: Node | None = None
     applied: list[Entry] = field(default_factory=list)
     grants: list[ReadGrant] = field(default_factory=list)
-    joins: bool = False  # it was started to join, and founded nothing
+    membership: Membership = NOBODY  # what its snapshot says, or that it was founded with
     replies: list[ChangeReply] = field(default_factory=list)  # to changes of members
 
 
@@ -101,13 +102,13 @@ class Cluster:
             log = list((logs or {}).get(name, []))
             term = log[-1].term if log else Term(0)
             hard_state = (hard_states or {}).get(name, HardState(term, None))
-            self.servers[name] = Server(name, Disk(hard_state, log))
+            self.servers[name] = Server(name, Disk(hard_state, log), membership=self.membership)
             self.restart(name)
 
     def join(self, name: str) -> None:
         """A server is started that knows nobody, and waits to be made a member."""
         node_id = NodeId(name)
-        self.servers[name] = Server(node_id, Disk(), joins=True)
+        self.servers[name] = Server(node_id, Disk())
         self.restart(name)
 
     # -- looking -------------------------------------------------------------------------------------------
@@ -206,7 +207,9 @@ class Cluster:
         server = self.servers[name]
         server.disk.snapshot = list(server.applied)
         meta = server.disk.boundary
-        assert self.node(name).membership_at(meta.index) == membership_in(server.applied, self.membership)
+        membership = self.node(name).membership_at(meta.index)
+        assert membership == membership_in(server.applied, server.membership)
+        server.membership = membership
         self.node(name).compact(Index(max(0, meta.index - keep)))
         self.turn(server)
         return meta
@@ -214,7 +217,7 @@ class Cluster:
     def _stream(self, server: Server, receiver: NodeId) -> None:
         meta, node = server.disk.boundary, self.node(server.node_id)
         assert meta.index >= node.log.boundary.index, "the log begins after what the snapshot covers"
-        message = InstallSnapshot(meta, membership_in(server.disk.snapshot, self.membership))
+        message = InstallSnapshot(meta, server.membership)
         envelope = Envelope(GroupId(0), server.node_id, receiver, node.current_term, message)
         stream = Stream(envelope, list(server.disk.snapshot))
         self.streams.append(stream)
@@ -228,6 +231,8 @@ class Cluster:
             # What a node has applied isn't replaced by less.
             if len(stream.covered) > max(len(receiver.disk.snapshot), receiver.node.commit_index):
                 receiver.disk.snapshot = stream.covered
+                assert isinstance(stream.envelope.message, InstallSnapshot)
+                receiver.membership = stream.envelope.message.membership
             self.receive(stream.envelope)
         if sender.node is not None:
             sender.node.snapshot_ended(receiver.node_id)
@@ -306,7 +311,7 @@ class Cluster:
         server.disk.log = list(server.disk.entries)
         server.node = Node(
             server.node_id,
-            known_to(self.membership, server.disk.snapshot, joins=server.joins),
+            server.membership,
             uniform=self.uniform(name),
             now_ms=self.now_ms,
             hard_state=server.disk.hard_state,

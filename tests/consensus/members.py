@@ -6,18 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from raftkv.consensus.invariants import InvariantBroken
 from raftkv.consensus.membership import decode_membership
-from raftkv.consensus.types import NOBODY, Entry, EntryKind, Membership, NodeId
+from raftkv.consensus.types import Entry, EntryKind, Membership, NodeId
 
 
-def membership_in(log: Iterable[Entry], founding: Membership) -> Membership:
-    """The one in force at the end of ``log``, which has every entry since the founding."""
+def membership_in(log: Iterable[Entry], before: Membership) -> Membership:
+    """The one in force at the end of ``log``, if ``before`` was at its beginning."""
     found = [entry for entry in log if entry.kind is EntryKind.CONFIG]
-    return decode_membership(found[-1].data) if found else founding
-
-
-def known_to(founding: Membership, covered: Sequence[Entry], *, joins: bool) -> Membership:
-    """What a node starts with whose snapshot covers these entries."""
-    return NOBODY if joins and not covered else membership_in(covered, founding)
+    return decode_membership(found[-1].data) if found else before
 
 
 def membership_text(membership: Membership) -> str:
