@@ -111,8 +111,20 @@ def test_a_lost_forwarded_batch_is_handed_on_again_to_the_same_leader() -> None:
     cluster.settle()
     cluster.drop = set()
     assert follower.answers == {}
-    cluster.advance(400)
+    cluster.advance(500)
     assert follower.answer(b"k") == PutResult(1, 1)
+
+
+def test_where_the_leader_has_room_for_one_batch_everyone_has_its_turn() -> None:
+    """Handed on again at the same moments, always the same one would be late."""
+    cluster = Cluster(7, node_limits=Limits(max_unsettled_bytes=1))
+    cluster.elect()
+    writers = cluster.followers
+    for follower in writers:
+        follower.put(follower.name.encode(), timeout_ms=4000)
+    cluster.advance(4100)
+    answers = [follower.answer(follower.name.encode()) for follower in writers]
+    assert all(isinstance(answer, PutResult) for answer in answers), answers
 
 
 def test_a_batch_that_was_answered_late_and_sent_twice_is_applied_once() -> None:
@@ -353,7 +365,7 @@ def test_a_batch_that_is_stuck_holds_up_those_that_would_overgrow_the_session_ta
         follower.put(b"%d" % i)
         cluster.settle()
     assert len(follower.answers) == 2, "the next two of the span"
-    cluster.advance(400)
+    cluster.advance(500)
     assert len(follower.answers) == 11
 
 
