@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,3 +65,45 @@ async def test_on_request(tmp_path: Path) -> None:
         assert [e["snapshot_index"] for e in node.events() if e["event"] == "recovered"][-1] == taken.body[
             "index"
         ]
+
+
+async def far_ahead_of(cluster: Cluster, away: Sequence[Node], book: Book, prefix: str, values: int) -> None:
+    """With ``away`` dead, write on until the others' logs begin far after what those have."""
+    living = cluster.others(*away)
+    before = await cluster.status(await cluster.leader(living))
+    assert before is not None
+    async with Load(living, prefix, book=book, writers=12, value_bytes=1_000) as load:
+        await load.acknowledged(values)
+
+        async def beyond() -> bool:
+            statuses = [await cluster.status(node) for node in living]
+            return all(s and s["log"]["begins_after"] > before["last_index"] for s in statuses)
+
+        await cluster.until(beyond, "the log begins after what the others have")
+
+
+def told(node: Node, event: str) -> list[dict[str, Any]]:
+    return [each for each in node.events() if each["event"] == event]
+
+
+async def test_one_that_was_away_gets_a_snapshot_and_then_entries(tmp_path: Path) -> None:
+    async with running(tmp_path, options=OFTEN) as cluster:
+        book = Book()
+        away = cluster.others(await cluster.leader())[0]
+        for number in range(2):  # the second time it has a snapshot of its own
+            away.kill()
+            await away.exit_code()
+            await far_ahead_of(cluster, [away], book, f"load/{number}/", 500)
+            async with Load(cluster.others(away), f"more/{number}/", book=book) as load:
+                away.start()
+                await cluster.caught_up(away)
+                await load.acknowledged(50)
+            assert len(told(away, "snapshot installed")) == number + 1
+        assert not book.failures
+        away.kill()
+        await away.exit_code()
+        away.start()
+        await cluster.caught_up(away)
+        await book.check(cluster, away, "")
+        cluster.others(away)[0].kill()
+        assert (await cluster.put(away, "after", "all")).status == 201
