@@ -35,7 +35,8 @@ from raftkv.wire.snapshots import Offer
 
 logger = structlog.get_logger(__name__)
 
-_READ_BYTES = 256 << 10  # of chunks, at once
+_LUMP_BYTES = 256 << 10  # of chunks, read and sent at once; less at a low rate
+_LUMP_S = 0.05
 _MIN_DELAY_S = 0.1  # after a failure; doubles up to
 _MAX_DELAY_S = 2.0
 
@@ -79,9 +80,11 @@ class SnapshotSender:
         self._files = files
         self._transport = transport
         self._bucket = TokenBucket(bytes_per_s)
+        self._lump_bytes = min(_LUMP_BYTES, bytes_per_s * _LUMP_S)
         self._reader = Worker("raftkv-snapshot-reader")
         self._ways: dict[NodeId, _Way] = {}
         self._delays_s: dict[NodeId, float] = {}  # after the next failure
+        self._told: dict[NodeId, str] = {}  # why the last one wasn't sent
         self._stopped = False
 
     def turned(self, ready: Ready) -> None:
@@ -112,6 +115,7 @@ class SnapshotSender:
         try:
             if await self._try(peer, way, term):
                 self._delays_s.pop(peer, None)
+                self._told.pop(peer, None)
             else:
                 delay_s = self._delays_s.get(peer, _MIN_DELAY_S)
                 self._delays_s[peer] = min(2 * delay_s, _MAX_DELAY_S)
@@ -126,7 +130,7 @@ class SnapshotSender:
         try:
             taken = await self._choose()
             way.index, way.size_bytes = taken.meta.index, taken.size_bytes
-            logger.info("sending a snapshot", peer=peer, index=way.index, bytes=way.size_bytes)
+            logger.debug("sending a snapshot", peer=peer, index=way.index, bytes=way.size_bytes)
             with self._snapshots.hold(taken.meta):
                 answer = await self._send(peer, way, term, taken)
             logger.info("snapshot sent", peer=peer, index=way.index, sent_bytes=way.sent_bytes, answer=answer)
@@ -138,7 +142,10 @@ class SnapshotSender:
             logger.error("a snapshot is damaged: it is set aside, and a new one taken", reason=str(error))
             await self._snapshots.set_aside(error.path)
         except (SnapshotNotTaken, SnapshotFailed, StartError) as error:
-            logger.warning("snapshot not sent", peer=peer, index=way.index, reason=str(error))
+            reason = str(error)
+            if self._told.get(peer) != reason:  # a dead follower is tried every other second
+                logger.warning("snapshot not sent", peer=peer, index=way.index, reason=reason)
+            self._told[peer] = reason
         except Exception as error:  # a bug; the follower must wait, the rest need not
             logger.exception("snapshot not sent", peer=peer, index=way.index, reason=repr(error))
         return False
@@ -164,7 +171,7 @@ class SnapshotSender:
             begin = reader.offset
             for chunk in reader:
                 some.append(chunk)
-                if reader.offset - begin >= _READ_BYTES:
+                if reader.offset - begin >= self._lump_bytes:
                     break
             return some
 
