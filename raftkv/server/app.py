@@ -29,6 +29,8 @@ from raftkv.server import joining, start
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
 from raftkv.server.members import Members
+from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.sending import SnapshotSender
 from raftkv.server.service import NodeService
 from raftkv.server.snapshots import Snapshots, Taken
 from raftkv.server.worker import Worker
@@ -39,6 +41,8 @@ from raftkv.storage.files import OsFiles
 from raftkv.storage.segment import EXIT_DAMAGED
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
+from raftkv.transport.snapshots import Incoming
+from raftkv.wire.snapshots import Offer
 
 logger = structlog.get_logger(__name__)
 
@@ -80,14 +84,7 @@ class NodeProcess:
             begin.wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync
         )
         self._network = PeerNetwork(
-            identity=Identity(
-                charter.owner.cluster_id,
-                config.node_id,
-                begin.incarnation,
-                config.client_url,
-                peer_address=config.peer_address,
-                directory=charter.directory,
-            ),
+            identity=_identity(config, charter, begin),
             listen=(config.peer_listen.host, config.peer_listen.port),
             peers={},
             on_envelopes=self._on_envelopes,
@@ -95,6 +92,7 @@ class NodeProcess:
             on_disowned=self._on_disowned,
             known_incarnation=self._machine.incarnation,
             hints={peer: str(address) for peer, address in config.cluster.items()},
+            on_offer=self._on_offer,
         )
         self._driver = Driver(
             self._replica, self._disk, self._network, on_fatal=self._on_fatal, on_turn=self._on_turn
@@ -107,16 +105,7 @@ class NodeProcess:
             peer_address=config.peer_address,
             on_removed=self._on_removed,
         )
-        self._snapshots = Snapshots(
-            replica=self._replica,
-            disk=self._disk,
-            files=begin.snapshots,
-            worker=Worker("raftkv-snapshots"),
-            newest=Taken(begin.applied, begin.snapshot_bytes),
-            bound_bytes=config.snapshot_bytes,
-            margin_bytes=config.snapshot_margin_bytes,
-            on_fatal=self._driver.broken,
-        )
+        self._make_snapshots(begin)
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -127,6 +116,37 @@ class NodeProcess:
             members=self._members,
             charter=charter,
             snapshots=self._snapshots,
+            sender=self._sender,
+            receiver=self._receiver,
+        )
+
+    def _make_snapshots(self, begin: start.Start) -> None:
+        config, worker = self._config, Worker("raftkv-snapshots")
+        self._snapshots = Snapshots(
+            replica=self._replica,
+            disk=self._disk,
+            files=begin.snapshots,
+            worker=worker,
+            newest=Taken(begin.applied, begin.snapshot_bytes),
+            bound_bytes=config.snapshot_bytes,
+            margin_bytes=config.snapshot_margin_bytes,
+            on_fatal=self._driver.broken,
+        )
+        self._sender = SnapshotSender(
+            replica=self._replica,
+            driver=self._driver,
+            snapshots=self._snapshots,
+            files=begin.snapshots,
+            transport=self._network,
+            bytes_per_s=config.snapshot_send_bytes_per_s,
+        )
+        self._receiver = SnapshotReceiver(
+            replica=self._replica,
+            driver=self._driver,
+            snapshots=self._snapshots,
+            files=begin.snapshots,
+            worker=worker,
+            disk=self._disk,
         )
 
     async def run(self) -> None:
@@ -150,7 +170,8 @@ class NodeProcess:
         finally:
             publisher.cancel()
             await self._members.stop()
-            self._snapshots.stop()
+            for each in (self._snapshots, self._sender, self._receiver):
+                each.stop()
             self._driver.stop("this node is stopping; ask another")
             await door.close()
             await runner.cleanup()
@@ -275,6 +296,10 @@ class NodeProcess:
     def _on_turn(self, ready: Ready) -> None:
         self._members.turned(ready)
         self._snapshots.turned(ready)
+        self._sender.turned(ready)
+
+    def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:
+        return self._receiver.offered(sender, offer)
 
     # -- what is worth a line ------------------------------------------------------------------------------
 
@@ -286,6 +311,17 @@ class NodeProcess:
                 fsync_ms=round(seconds * 1000, 1),
                 election_timeout_ms=self._config.election_timeout_min_ms,
             )
+
+
+def _identity(config: Config, charter: Charter, begin: start.Start) -> Identity:
+    return Identity(
+        charter.owner.cluster_id,
+        config.node_id,
+        begin.incarnation,
+        config.client_url,
+        peer_address=config.peer_address,
+        directory=charter.directory,
+    )
 
 
 async def _serve(config: Config) -> None:

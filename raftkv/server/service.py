@@ -18,6 +18,8 @@ from raftkv.server.driver import Driver
 from raftkv.server.levels import common_level, outdated, own_report
 from raftkv.server.members import Members
 from raftkv.server.observer import role_name
+from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
 from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
@@ -40,6 +42,8 @@ class NodeService:
         members: Members,
         charter: Charter,
         snapshots: Snapshots,
+        sender: SnapshotSender,
+        receiver: SnapshotReceiver,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -50,6 +54,8 @@ class NodeService:
         self._members = members
         self._charter = charter
         self._snapshots = snapshots
+        self._sender = sender
+        self._receiver = receiver
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
@@ -131,7 +137,11 @@ class NodeService:
             "links": {peer.node: {"connected": peer.connected} for peer in self._network.views()},
             "dropped_messages": self._network.dropped_messages(),
             "log": self._snapshots.log_status(),
-            "snapshot": self._snapshots.status(),
+            "snapshot": {
+                **self._snapshots.status(),
+                "sending": self._sender.status(),
+                "receiving": self._receiver.status(),
+            },
             "disk": dataclasses.asdict(self._disk.statistics()),
         }
         if isinstance(node.role, Leader):

@@ -200,6 +200,7 @@ class OutgoingLink:
         self._attempts -= 1  # the next time here first
         self.queue.open(common_version(hello.versions, self._identity.versions) or OLDEST_VERSION)
         self._register.link_up(Direction.OUT, hello)
+        self._register.found(self.peer, self._address)
         watcher = asyncio.create_task(self._watch(socket))
         writer = asyncio.create_task(self._write(socket))
         why = _STOPPING

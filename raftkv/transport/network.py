@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from raftkv.consensus.messages import Envelope
@@ -19,7 +19,9 @@ from raftkv.transport.limits import LinkLimits
 from raftkv.transport.link import OutgoingLink
 from raftkv.transport.listener import Listener
 from raftkv.transport.peers import PeerRegister
+from raftkv.transport.snapshots import Offered, SnapshotInlet, SnapshotOutlet
 from raftkv.wire.reports import encode_status
+from raftkv.wire.snapshots import Offer
 
 
 class PeerNetwork:
@@ -37,6 +39,7 @@ class PeerNetwork:
         on_disowned: Callable[[NodeId, str], None] = lambda peer, reason: None,
         known_incarnation: Callable[[NodeId], int] = lambda node: 0,
         hints: Mapping[NodeId, str] | None = None,
+        on_offer: Offered | None = None,
         limits: LinkLimits | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -51,7 +54,8 @@ class PeerNetwork:
 
         ``known_incarnation`` says the latest incarnation of a node that is durably known here, 0 for none:
         who comes with a lower one is refused. ``hints``: a second address to try where a node isn't found at
-        the one it should have.
+        the one it should have. ``on_offer`` decides about each snapshot that a peer offers; without it none
+        is taken.
         """
         if identity.node_id in peers:
             raise ValueError(f"{identity.node_id} can't be its own peer")
@@ -76,11 +80,16 @@ class PeerNetwork:
             on_link=self._on_incoming,
             on_link_end=self._on_incoming_end,
             limits=self._limits,
+            inlet=on_offer
+            and SnapshotInlet(
+                identity=identity, register=self._register, on_offer=on_offer, limits=self._limits
+            ),
         )
         self._latest_status: bytes | None = None
         self._dropped = 0  # for receivers that have no link
         self._leaving: set[asyncio.Task[None]] = set()  # links of those that are no peers any more
         self._started = False
+        self._outlet = SnapshotOutlet(identity=identity, register=self._register, limits=self._limits)
         self._closing = False
 
     async def start(self) -> None:
@@ -98,6 +107,7 @@ class PeerNetwork:
         self._closing = True
         self._register.silence()
         await asyncio.gather(*(link.close() for link in self._links.values()), *self._leaving)
+        await self._outlet.close()
         await self._listener.close()
 
     @property
@@ -116,6 +126,10 @@ class PeerNetwork:
                 self._dropped += 1
             else:
                 link.queue.push(envelope)
+
+    async def send_snapshot(self, peer: NodeId, offer: Offer, chunks: AsyncIterator[Sequence[bytes]]) -> str:
+        """See ``SnapshotOutlet.send``."""
+        return await self._outlet.send(peer, offer, chunks)
 
     def publish(self, status: Mapping[str, Any]) -> None:
         """Send ``status`` (JSON types) to every peer; a later one replaces it where it still waits.

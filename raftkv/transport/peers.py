@@ -42,6 +42,7 @@ class _Peer:
     is_guest: bool = False
     was_peer: bool = True
     run: LastRun = field(default_factory=LastRun)
+    found_at: str = ""  # where the last link to it was up
     moved_to: str = ""  # where it says it is, if the members' list is wrong about that
     client_url: str | None = None
     status: Mapping[str, Any] | None = None
@@ -122,6 +123,15 @@ class PeerRegister:
             self._last_runs[node] = peer.run
         for direction in sorted(peer.up):
             self._tell(node, direction, up=False)
+
+    def address(self, node: NodeId) -> str:
+        """Where ``node`` was found last, or else where the members' list has it."""
+        peer = self._peers[node]
+        return peer.found_at if peer.found_at in self.addresses(node) else peer.address
+
+    def found(self, node: NodeId, address: str) -> None:
+        """A link to ``node`` is up at ``address``."""
+        self._peers[node].found_at = address
 
     def move(self, node: NodeId, address: str) -> None:
         self._peers[node].address = address
