@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raftkv.consensus.types import Membership, NodeId, Timing
+from raftkv.consensus.types import NodeId, Timing
 from raftkv.errors import StartError
 
 MAX_BODY_BYTES = 16 << 20  # half of what a frame between nodes may hold
 EXIT_CONFIG = 78  # sysexits EX_CONFIG
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_URL = re.compile(r"https?://[^\s/,]+")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
+_SIZES = (
+    "segment_bytes",
+    "snapshot_bytes",
+    "snapshot_send_bytes_per_s",
+    "max_key_bytes",
+    "max_value_bytes",
+    "max_request_bytes",
+)
 _DURATIONS = (
     "heartbeat_ms",
     "election_timeout_min_ms",
@@ -37,6 +46,11 @@ class Address:
 
     host: str
     port: int  # 1-65535
+
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether one can listen there, on all of a machine's addresses, but not connect to it."""
+        return self.host in ("0.0.0.0", "::", "*")
 
     @staticmethod
     def parse(text: str, what: str) -> Address:
@@ -62,12 +76,21 @@ def parse_cluster(text: str) -> dict[NodeId, Address]:
     return dict(sorted(members.items()))
 
 
+def parse_join(texts: Sequence[str]) -> tuple[str, ...]:
+    """URLs of nodes, each text one or several separated by commas, without a slash at the end."""
+    urls = [part.strip().rstrip("/") for text in texts for part in text.split(",") if part.strip()]
+    for url in urls:
+        if not _URL.fullmatch(url):
+            raise StartError(f"--join wants URLs like http://host:8001, got {url!r}", EXIT_CONFIG)
+    return tuple(dict.fromkeys(urls))
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """What one node needs to know to start."""
 
     node_id: NodeId
-    """This node's id: a member of ``cluster``, 1-64 of ``A-Z a-z 0-9 . _ -``. It keeps its data directory."""
+    """This node's id, 1-64 of ``A-Z a-z 0-9 . _ -``; a member of ``cluster``. It keeps its data directory."""
 
     data_dir: Path
     """The directory of the write-ahead log; made if missing. Belongs to one node of one cluster."""
@@ -78,8 +101,15 @@ class Config:
     peer_listen: Address
     """Where the other nodes reach this one. Never expose it to clients: peers are trusted."""
 
-    cluster: Mapping[NodeId, Address]
-    """Every founding member's id and peer address, the same on every node."""
+    cluster: Mapping[NodeId, Address] = field(default_factory=dict)
+    """Every founding member's id and peer address, the same on every node. Who the members are afterwards
+    stands in the log; the addresses still say where else a node may be found."""
+
+    join: tuple[str, ...] = ()
+    """URLs of nodes of a cluster that this node is to be added to; asked until it has a data directory."""
+
+    advertise_peer: Address | None = None
+    """Where the other nodes find this one; None: where ``cluster`` says, or else ``peer_listen``."""
 
     cluster_name: str = ""
     """Tells clusters apart, so that their nodes refuse each other; "" derives it from ``cluster``."""
@@ -98,6 +128,15 @@ class Config:
 
     segment_bytes: int = 16 << 20
     """The size at which the log begins a new file, in bytes; at least 4096."""
+
+    snapshot_bytes: int = 64 << 20
+    """A snapshot is taken when so many bytes of entries were applied since the last one."""
+
+    snapshot_margin_bytes: int = 8 << 20
+    """Entry data that stays in the log behind a snapshot, for slow followers, in bytes; 0: nothing does."""
+
+    snapshot_send_bytes_per_s: int = 64 << 20
+    """How fast this node sends snapshots, to all followers together, in bytes a second."""
 
     max_key_bytes: int = 4096
     """The longest key, in bytes after percent-decoding."""
@@ -133,7 +172,14 @@ class Config:
         for name in (self.node_id, *self.cluster):
             if _NODE_ID.fullmatch(name) is None:
                 raise StartError(f"node id {name!r} must be 1-64 of A-Z a-z 0-9 . _ -", EXIT_CONFIG)
-        if self.node_id not in self.cluster:
+        if not self.cluster and not self.join:
+            raise StartError("give --cluster to found one, or --join to be added to one", EXIT_CONFIG)
+        if self.join and not self.peer_address:
+            raise StartError(
+                f"others can't find this node at {self.peer_listen}: say with --advertise-peer where they do",
+                EXIT_CONFIG,
+            )
+        if self.cluster and self.node_id not in self.cluster:
             members = ", ".join(self.cluster) or "nobody"
             raise StartError(f"--cluster names {members}, but not --id {self.node_id}: add it", EXIT_CONFIG)
         at: dict[str, NodeId] = {}
@@ -143,7 +189,7 @@ class Config:
                 raise StartError(
                     f"--cluster gives {other} and {name} the same address {address}", EXIT_CONFIG
                 )
-        for limit in ("segment_bytes", "max_key_bytes", "max_value_bytes", "max_request_bytes"):
+        for limit in _SIZES:
             if getattr(self, limit) <= 0:
                 raise StartError(f"{limit} must be positive", EXIT_CONFIG)
         for duration in _DURATIONS:
@@ -155,6 +201,8 @@ class Config:
             )
         if self.request_timeout_ms > self.max_request_timeout_ms:
             raise StartError("request_timeout_ms must not be above max_request_timeout_ms", EXIT_CONFIG)
+        if self.snapshot_margin_bytes < 0:
+            raise StartError("snapshot_margin_bytes must not be negative", EXIT_CONFIG)
         if self.segment_bytes < 4096:
             raise StartError("segment_bytes must be at least 4096", EXIT_CONFIG)
         if self.advertise and not re.fullmatch(r"https?://[^\s/]+/?", self.advertise):
@@ -183,8 +231,16 @@ class Config:
         return hashlib.sha256(f"{self.cluster_name}\n{members}".encode()).hexdigest()[:16]
 
     @property
-    def membership(self) -> Membership:
-        return Membership.of(*self.cluster)
+    def founders(self) -> dict[NodeId, str]:
+        """The founding members and their peer addresses; nobody where this node joins."""
+        return {} if self.join else {node: str(address) for node, address in self.cluster.items()}
+
+    @property
+    def peer_address(self) -> str:
+        """Where the other nodes find this one; "" where that can't be said."""
+        listen = None if self.peer_listen.is_anywhere else self.peer_listen
+        address = self.advertise_peer or self.cluster.get(self.node_id) or listen
+        return "" if address is None else str(address)
 
     @property
     def client_url(self) -> str:

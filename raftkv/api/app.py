@@ -17,10 +17,12 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 
+from raftkv.api import members
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
 from raftkv.api.problem import problem
+from raftkv.api.taking import TakingHandlers
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.store import Store
 from raftkv.ports import Service
@@ -31,6 +33,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
 KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]
 
 _KEY_PATH = "/v1/kv/"
+_MEMBER_PATH = f"{members.PATH}/"
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
 _LOOK_S = 0.01
@@ -43,6 +46,7 @@ class Routes:
 
     def __init__(self, service: Service, store: Store, limits: Limits) -> None:
         kv, cluster = KvHandlers(service, store, limits), ClusterHandlers(service, limits)
+        self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
             "HEAD": kv.get,
@@ -54,6 +58,8 @@ class Routes:
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
+            members.PATH: {"GET": self._members.list, "POST": self._members.add},
+            "/v1/snapshot": {"POST": TakingHandlers(service, limits).take},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
@@ -86,6 +92,8 @@ class Routes:
                 if by_key is None:
                     raise _method_not_allowed(request.method, self._keys)
                 return await by_key(request, path[len(_KEY_PATH) :])
+            if path.startswith(_MEMBER_PATH):
+                return await self._members.one(request, path[len(_MEMBER_PATH) :])
             methods = self._paths.get(path)
             if methods is None:
                 raise NotFound(

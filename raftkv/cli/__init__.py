@@ -23,6 +23,8 @@ COMMANDS = {
     "status": "raftkv.cli.status:status",
     "health": "raftkv.cli.health:health",
     "transfer": "raftkv.cli.transfer:transfer",
+    "members": "raftkv.cli.members:members",
+    "member": "raftkv.cli.members:member",
     "wal": "raftkv.cli.wal:wal",
     "verify": "raftkv.cli.verify:verify",
     "simulate": "raftkv.cli.simulate:simulate",

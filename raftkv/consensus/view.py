@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from raftkv.consensus.core import Core
 from raftkv.consensus.log import Log
 from raftkv.consensus.roles import Follower, Leader, Role
@@ -44,6 +46,11 @@ class View:
         role = self._core.role
         told = role.progress if isinstance(role, Leader) else ()
         return tuple(sorted({*self._core.membership.members, *told} - {self._core.node_id}))
+
+    @property
+    def uniform(self) -> Callable[[float, float], float]:
+        """The node's source of chance."""
+        return self._core.uniform
 
     @property
     def timing(self) -> Timing:

@@ -16,26 +16,33 @@ import structlog
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
-from raftkv import __version__
 from raftkv.api import Limits, RestServer
 from raftkv.config import Config
 from raftkv.consensus.invariants import InvariantBroken
-from raftkv.consensus.log import Log
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.node import Node
+from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
-from raftkv.kv.machine import KvMachine
 from raftkv.replica import Replica
+from raftkv.server import joining, start
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
+from raftkv.server.members import Members
+from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.sending import SnapshotSender
 from raftkv.server.service import NodeService
+from raftkv.server.snapshots import Snapshots, Taken
+from raftkv.server.worker import Worker
+from raftkv.storage.charter import Charter, write_charter
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import OsFiles
-from raftkv.storage.wal import GroupState, Recovered, Wal
+from raftkv.storage.segment import EXIT_DAMAGED
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
+from raftkv.transport.snapshots import Incoming
+from raftkv.wire.snapshots import Offer
 
 logger = structlog.get_logger(__name__)
 
@@ -52,34 +59,53 @@ _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop t
 class NodeProcess:
     """One node; ``run`` returns when it has stopped."""
 
-    def __init__(self, config: Config, wal: Wal, recovered: Recovered) -> None:
+    def __init__(self, config: Config, charter: Charter, begin: start.Start) -> None:
         self._config = config
         self._failure: StartError | None = None
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()  # what is not done by now is not done any more
         loop = asyncio.get_running_loop()
-        durable = recovered.groups.get(_GROUP, GroupState())
-        self._machine = KvMachine()
+        self._machine = begin.machine
         node = Node(
             config.node_id,
-            config.membership,
+            begin.membership,
             uniform=random.Random().uniform,
             now_ms=loop.time() * 1000,
-            hard_state=durable.hard_state,
-            log=Log(durable.entries, durable.boundary),
+            hard_state=begin.hard_state,
+            log=begin.log,
+            applied=begin.applied.index,
             group=_GROUP,
             timing=config.timing,
         )
-        self._replica = Replica(node, self._machine, incarnation=recovered.incarnation)
-        self._disk = Disk(wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync)
+        self._replica = Replica(
+            node, self._machine, incarnation=begin.incarnation, applied=begin.applied.index
+        )
+        self._disk = Disk(
+            begin.wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync
+        )
         self._network = PeerNetwork(
-            identity=Identity(config.cluster_id, config.node_id, recovered.incarnation, config.client_url),
+            identity=_identity(config, charter, begin),
             listen=(config.peer_listen.host, config.peer_listen.port),
-            peers={peer: str(config.cluster[peer]) for peer in config.cluster if peer != config.node_id},
+            peers={},
             on_envelopes=self._on_envelopes,
             on_peer_lost=self._on_peer_lost,
+            on_disowned=self._on_disowned,
+            known_incarnation=self._machine.incarnation,
+            hints={peer: str(address) for peer, address in config.cluster.items()},
+            on_offer=self._on_offer,
         )
-        self._driver = Driver(self._replica, self._disk, self._network, on_fatal=self._on_fatal)
+        self._driver = Driver(
+            self._replica, self._disk, self._network, on_fatal=self._on_fatal, on_turn=self._on_turn
+        )
+        self._members = Members(
+            replica=self._replica,
+            driver=self._driver,
+            network=self._network,
+            charter=charter,
+            peer_address=config.peer_address,
+            on_removed=self._on_removed,
+        )
+        self._make_snapshots(begin)
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -87,6 +113,40 @@ class NodeProcess:
             driver=self._driver,
             disk=self._disk,
             network=self._network,
+            members=self._members,
+            charter=charter,
+            snapshots=self._snapshots,
+            sender=self._sender,
+            receiver=self._receiver,
+        )
+
+    def _make_snapshots(self, begin: start.Start) -> None:
+        config, worker = self._config, Worker("raftkv-snapshots")
+        self._snapshots = Snapshots(
+            replica=self._replica,
+            disk=self._disk,
+            files=begin.snapshots,
+            worker=worker,
+            newest=Taken(begin.applied, begin.snapshot_bytes),
+            bound_bytes=config.snapshot_bytes,
+            margin_bytes=config.snapshot_margin_bytes,
+            on_fatal=self._driver.broken,
+        )
+        self._sender = SnapshotSender(
+            replica=self._replica,
+            driver=self._driver,
+            snapshots=self._snapshots,
+            files=begin.snapshots,
+            transport=self._network,
+            bytes_per_s=config.snapshot_send_bytes_per_s,
+        )
+        self._receiver = SnapshotReceiver(
+            replica=self._replica,
+            driver=self._driver,
+            snapshots=self._snapshots,
+            files=begin.snapshots,
+            worker=worker,
+            disk=self._disk,
         )
 
     async def run(self) -> None:
@@ -99,6 +159,7 @@ class NodeProcess:
         door = Door(api)
         publisher = asyncio.create_task(self._publish())
         try:
+            self._members.start()
             await self._network.start()
             self._driver.start()
             await runner.setup()
@@ -108,6 +169,9 @@ class NodeProcess:
             await self._leave(api, door)
         finally:
             publisher.cancel()
+            await self._members.stop()
+            for each in (self._snapshots, self._sender, self._receiver):
+                each.stop()
             self._driver.stop("this node is stopping; ask another")
             await door.close()
             await runner.cleanup()
@@ -138,6 +202,7 @@ class NodeProcess:
         while True:
             try:
                 self._network.publish(self._service.summary())
+                self._members.look()
             except Exception:  # a report that can't be made must not end all later ones
                 logger.exception("no status report")
             await asyncio.sleep(_PUBLISH_S)
@@ -152,6 +217,24 @@ class NodeProcess:
         logger.info("stopping", signal=signal.Signals(number).name)
         self._service.stopping = True
         self._stopping.set()
+
+    def _on_removed(self) -> None:
+        self._service.stopping = True
+        self._stopping.set()
+
+    def _on_disowned(self, peer: NodeId, reason: str) -> None:
+        """NB: one peer's word is enough: it knows of a later run than this one, and waiting for more would
+        only give this node the time to vote once more where it has voted.
+        """
+        me = self._config.node_id
+        self._on_fatal(
+            StartError(
+                f"{peer} knows later runs of {me} than this one: {self._config.data_dir} was lost, replaced "
+                f"or put back from a copy. {me} must not go on under this id: start a new node in its place, "
+                f"with an empty data directory, and run raftkv member replace {me} NEW_ID HOST:PORT",
+                EXIT_DAMAGED,
+            )
+        )
 
     async def _leave(self, api: RestServer, door: Door) -> None:
         """Until all is done that can be, or we are told to hurry, or something fails."""
@@ -210,6 +293,14 @@ class NodeProcess:
     def _on_peer_lost(self, peer: NodeId) -> None:
         self._driver.on_peer_lost(peer)
 
+    def _on_turn(self, ready: Ready) -> None:
+        self._members.turned(ready)
+        self._snapshots.turned(ready)
+        self._sender.turned(ready)
+
+    def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:
+        return self._receiver.offered(sender, offer)
+
     # -- what is worth a line ------------------------------------------------------------------------------
 
     def _on_fsync(self, seconds: float) -> None:
@@ -222,34 +313,34 @@ class NodeProcess:
             )
 
 
+def _identity(config: Config, charter: Charter, begin: start.Start) -> Identity:
+    return Identity(
+        charter.owner.cluster_id,
+        config.node_id,
+        begin.incarnation,
+        config.client_url,
+        peer_address=config.peer_address,
+        directory=charter.directory,
+    )
+
+
 async def _serve(config: Config) -> None:
     files = OsFiles()
     data_dir = DataDir.open(files, config.data_dir)
     try:
         gc.disable()  # what is read stays: looking for garbage in it would double the time
-        segment_bytes = config.segment_bytes
-        wal, recovered = Wal.open(
-            files, data_dir.path, config.cluster_id, config.node_id, segment_bytes=segment_bytes
-        )
-        logger.info(
-            "recovered",
-            version=__version__,
-            data_dir=str(config.data_dir),
-            incarnation=recovered.incarnation,
-            entries=sum(len(group.entries) for group in recovered.groups.values()),
-            log_bytes=recovered.total_bytes,
-        )
-        if recovered.dropped_tail_bytes:
-            logger.warning(
-                "dropped a torn tail: it was never acknowledged",
-                dropped_bytes=recovered.dropped_tail_bytes,
-                where=recovered.dropped_tail,
-            )
+        beginning = await joining.begin(config, files, data_dir.path)
+        charter = beginning.charter
+        begin = start.read(config, files, data_dir.path, charter)
+        if beginning.is_new:
+            write_charter(files, data_dir.path, charter)
+        process = NodeProcess(config, charter, begin)
         # What was recovered lives as long as the process: the collector need not look at it again.
+        gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         gc.enable()
-        await NodeProcess(config, wal, recovered).run()
+        await process.run()
     finally:
         data_dir.close()
 

@@ -7,17 +7,24 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from raftkv import __version__
 from raftkv.config import Config
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import NodeId
+from raftkv.consensus.types import Change, Index, NodeId
+from raftkv.errors import ChangeRefused, Outcome, TimedOut
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.driver import Driver
+from raftkv.server.levels import common_level, outdated, own_report
+from raftkv.server.members import Members
 from raftkv.server.observer import role_name
+from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.sending import SnapshotSender
+from raftkv.server.snapshots import Snapshots
+from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
 from raftkv.transport.network import PeerNetwork
+from raftkv.wire.versions import CHANGING_MEMBERS
 
 
 class NodeService:
@@ -32,12 +39,23 @@ class NodeService:
         driver: Driver,
         disk: Disk,
         network: PeerNetwork,
+        members: Members,
+        charter: Charter,
+        snapshots: Snapshots,
+        sender: SnapshotSender,
+        receiver: SnapshotReceiver,
     ) -> None:
         self._config = config
         self._replica = replica
         self._machine = machine
         self._disk = disk
         self._network = network
+        self._driver = driver
+        self._members = members
+        self._charter = charter
+        self._snapshots = snapshots
+        self._sender = sender
+        self._receiver = receiver
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
@@ -56,10 +74,29 @@ class NodeService:
     def client_url(self, node: NodeId) -> str | None:
         if node == self.node_id:
             return self._config.client_url
-        return next((peer.client_url for peer in self._network.views() if peer.node == node), None)
+        return self._network.client_url(node)
+
+    def members(self) -> dict[str, Any]:
+        return self._members.view(self.summary(), self._network.views())
+
+    async def change_members(self, change: Change, *, force: bool, timeout_ms: float) -> Index:
+        if old := outdated(self._network.views(), CHANGING_MEMBERS):
+            raise ChangeRefused(
+                f"{', '.join(old)} runs a release that doesn't understand changes of members; upgrade first"
+            )
+        return await self._driver.change_members(change, force=force, timeout_ms=timeout_ms)
 
     def peers(self) -> Sequence[PeerView]:
         return self._network.views()
+
+    async def take_snapshot(self, timeout_ms: float) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                taken = await self._snapshots.take()
+        except TimeoutError:
+            detail = f"the snapshot is not durable after {timeout_ms:.0f} ms; it goes on"
+            raise TimedOut(detail, outcome=Outcome.UNKNOWN) from None
+        return {**dataclasses.asdict(taken.meta), "bytes": taken.size_bytes}
 
     def summary(self) -> dict[str, Any]:
         """The part of the status that the other nodes are sent four times a second."""
@@ -73,6 +110,7 @@ class NodeService:
             "last_applied": self._replica.last_applied,
             "last_index": node.log.last_index,
             "revision": self._machine.store.revision,
+            **own_report(),
         }
 
     def status(self) -> dict[str, Any]:
@@ -81,18 +119,29 @@ class NodeService:
         staleness_ms = self.staleness_ms()
         status = {
             **self.summary(),
-            "cluster_id": self._config.cluster_id,
-            "version": __version__,
+            "cluster_id": self._charter.owner.cluster_id,
             "url": self._config.client_url,
-            "peer_address": str(self._config.cluster[self.node_id]),
+            "peer_address": node.membership.address(self.node_id) or self._config.peer_address,
             "leader_url": None if leader is None else self.client_url(leader),
-            "members": list(node.membership.voters),
+            "members": list(node.membership.members),
+            "voters": list(node.membership.voters),
+            "outgoing": list(node.membership.outgoing),
+            "learners": [each.node for each in node.membership.learners],
+            "common_level": common_level(
+                (each for each in node.membership.members if each != self.node_id), self._network.views()
+            ),
             "keys": len(self._machine.store),
             "staleness_ms": None if staleness_ms is None else round(staleness_ms),
             "uptime_s": round(asyncio.get_running_loop().time() - self._started_s, 1),
             "waiting": self._replica.waiting,
             "links": {peer.node: {"connected": peer.connected} for peer in self._network.views()},
             "dropped_messages": self._network.dropped_messages(),
+            "log": self._snapshots.log_status(),
+            "snapshot": {
+                **self._snapshots.status(),
+                "sending": self._sender.status(),
+                "receiving": self._receiver.status(),
+            },
             "disk": dataclasses.asdict(self._disk.statistics()),
         }
         if isinstance(node.role, Leader):

@@ -35,7 +35,7 @@ class Stub:
     ready: bool = True
     members: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # "PUT /v1/kv/a?timeout=..." in order
-    bodies: list[dict[str, Any]] = field(default_factory=list)  # of POST /v1/cluster/leader
+    bodies: list[dict[str, Any]] = field(default_factory=list)  # of requests to /v1/cluster/...
     revision: int = 0
     port: int = 0
     released: threading.Event = field(default_factory=threading.Event)
@@ -55,6 +55,9 @@ class Stub:
         if path == "/v1/cluster/leader":
             self.bodies.append(json.loads(body))
             return 200, {"leader": self.bodies[-1].get("id", "n3"), "term": 7}
+        if path.startswith("/v1/cluster/members"):
+            self.bodies += [json.loads(body)] if body else []
+            return 200, {"members": self.members} | ({} if method == "GET" else {"index": 8})
         if path == "/v1/kv":
             return self._page(query)
         return self._key(method, unquote_to_bytes(path.removeprefix("/v1/kv/")), query, body)

@@ -19,6 +19,8 @@ class Kind(StrEnum):
     KILL = "kill"  # -9, and a restart
     KILL_ALL = "kill-all"  # -9 of all at once
     STORM = "restart-storm"  # kills and restarts in quick succession
+    STOP = "stop"  # SIGTERM, and a restart
+    ROLLING = "rolling-restart"  # SIGTERM to one after the other, each once the one before serves again
     PAUSE = "pause"  # SIGSTOP, SIGCONT
     PAUSE_MAJORITY = "pause-majority"
     ISOLATE = "isolate"  # one from all others
@@ -143,7 +145,7 @@ class Planner:
     def _ranks(self, kind: Kind, nodes: int) -> tuple[int, ...]:
         chance = self._chance
         match kind:
-            case Kind.KILL_ALL:
+            case Kind.KILL_ALL | Kind.ROLLING:
                 count = nodes
             case Kind.STORM:
                 count = chance.randint(2, nodes)

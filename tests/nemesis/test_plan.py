@@ -37,6 +37,7 @@ def test_every_kind_comes_before_any_comes_again() -> None:
 def test_ranks_are_of_the_cluster(nodes: int) -> None:
     counts = {
         Kind.KILL_ALL: {nodes},
+        Kind.ROLLING: {nodes},
         Kind.PAUSE_MAJORITY: {nodes // 2 + 1},
         Kind.SPLIT: {nodes // 2},
         Kind.BRIDGE: {nodes // 2},

@@ -124,6 +124,11 @@ class Torment:
                     await self._kill(hit, fault.lasts_s)
                 case Kind.STORM:
                     await self._storm(hit, fault.lasts_s)
+                case Kind.STOP:
+                    await self._stop(hit[0])
+                    await pause(fault.lasts_s)
+                case Kind.ROLLING:
+                    await self._roll(hit)
                 case Kind.PAUSE | Kind.PAUSE_MAJORITY:
                     await self._pause(hit, fault.lasts_s)
                 case Kind.SLOW_DISK:
@@ -179,6 +184,17 @@ class Torment:
             await self._ended(node, (-signal.SIGKILL,))
             self.start(node)
             await pause(lasts_s / (2 * len(nodes)))
+
+    async def _stop(self, node: Node) -> None:
+        """As its operator would: it hands over, answers whom it can, and ends well."""
+        node.signal(signal.SIGTERM)
+        await self._ended(node, (0,))
+
+    async def _roll(self, nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            await self._stop(node)
+            self.start(node)
+            await self._cluster.serves_or_ended(node)
 
     async def _pause(self, nodes: Sequence[Node], lasts_s: float) -> None:
         for node in nodes:
