@@ -174,7 +174,7 @@ class SnapshotWriter:
 
     def _failed(self, error: OSError) -> StartError:
         self._close()
-        return disk_failed(self._temporary, "writing a snapshot", error)
+        return disk_failed(self._temporary, "writing a snapshot", error, "it is given up")
 
     def _close(self) -> None:
         file, self._file = self._file, None
