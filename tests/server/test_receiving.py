@@ -1,4 +1,4 @@
-"""A leader's snapshot that comes to a node: what is refused, what replaced, and in which order it is taken."""
+"""A leader's snapshot that comes to a node: what is refused, what replaced, and in which order it goes."""
 
 from __future__ import annotations
 
