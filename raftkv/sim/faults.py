@@ -31,6 +31,8 @@ class Faults:
         self._names = [server.name for server in servers]
         self._over = False
         self._ambush_until_ms = float("-inf")
+        self._snapshots_struck_until_ms = float("-inf")
+        self._snapshot_strikes = 0.0
         self.struck: list[Strike] = []
 
     def start(self, schedule: Sequence[Strike]) -> None:
@@ -202,6 +204,31 @@ class Faults:
             self._later(server.resume)
         return server is not None
 
+    # -- snapshots -----------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> bool:
+        server = self._pick()
+        if server is not None:
+            server.in_process(server.snapshots.take)
+        return server is not None
+
+    def _snapshot_ambush(self) -> bool:
+        self._snapshots_struck_until_ms = self._world.now_ms + self._random.uniform(1, 4) * self._plan.outage_ms
+        self._snapshot_strikes = self._random.choice((0.1, 0.3))
+        return True
+
+    def in_snapshot(self, server: SimServer) -> None:
+        """It takes, sends or gets one right now."""
+        if self._world.now_ms < self._snapshots_struck_until_ms and not self._over:
+            if self._random.random() < self._snapshot_strikes:
+                strike = self._random.choice((self._strike_down, self._strike_down, self._cut_off, SimServer.kill))
+                self._world.after(0.0, partial(self._spring_snapshot, server, server.life, strike))
+
+    def _spring_snapshot(self, server: SimServer, life: int, strike: Callable[[SimServer], None]) -> None:
+        if server.life == life and server.is_up and not self._over:
+            self._world.probes["struck amid a snapshot"] += 1
+            strike(server)
+
     # -- disks ---------------------------------------------------------------------------------------------
 
     def _slow_disk(self) -> bool:
@@ -235,12 +262,13 @@ class Faults:
         return True
 
     def _flipped_bit(self) -> bool:
-        """In what was confirmed: it must refuse its next start, so it counts as lost from now on."""
+        """In what was confirmed: it counts as lost as long as that file is there, for it must refuse to start,
+        or start from an older snapshot.
+        """
         damaged = sum(server.is_damaged for server in self._servers)
         server = self._pick()
         if server is None or server.is_damaged or damaged >= (self._plan.size - 1) // 2:
             return False
-        server.is_damaged = True
         self._world.note(f"{server.name} disk flips {server.files.flip_bit()}")
         return True
 
@@ -264,6 +292,28 @@ class Faults:
     def _isolate(self) -> bool:
         one = self._pick_name()
         return self._cut(link for link in self._network.links if one in link)
+
+    def _isolate_long(self) -> bool:
+        """One that follows; snapshots are taken meanwhile."""
+        following = [server for server in self._servers if server.is_up and not server.leads]
+        if not following:
+            return False
+        one = self._random.choice(following)
+        cut = self._network.cut(link for link in self._network.links if one.name in link)
+        self._world.note("cut for long " + one.name)
+        for_ms = self._random.uniform(2, 6) * self._plan.outage_ms
+        self._world.after(for_ms / 2, self._everyone_takes_a_snapshot)
+        self._world.after(for_ms, partial(self._mend_unless_over, cut))
+        return bool(cut)
+
+    def _everyone_takes_a_snapshot(self) -> None:
+        for server in self._servers:
+            if server.is_up and not self._over:
+                server.in_process(server.snapshots.take)
+
+    def _mend_unless_over(self, cut: list[Link]) -> None:
+        if not self._over:
+            self._mend(cut)
 
     def _deafen(self) -> bool:
         one = self._pick_name()

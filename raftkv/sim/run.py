@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.quorum import majority
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import NodeId
+from raftkv.consensus.types import Entry, NodeId
 from raftkv.sim.checks import Checks
 from raftkv.sim.clients import Clients, Operation
 from raftkv.sim.disk import Durable
@@ -67,17 +67,20 @@ class Run:
         strikes = draw_schedule(self.world.random, self.plan.faults, self.plan.duration_ms)
         self.schedule = [strike for strike in strikes if only is None or strike.number in only]
         names = self.plan.membership.voters
-        disks = {name: Durable() for name in names}
+        committed: list[Entry] = []
+        disks = {name: Durable(committed) for name in names}
         self.reference = Reference()
-        self.checks = Checks(self.world, disks)
+        self.checks = Checks(self.world, disks, committed)
         self.network = Network(self.world, self.plan.network, names, self._deliver, self._peer_lost)
         self.clients = Clients(self.world, self.plan, self.reference)
         around = Surroundings(
             self.world, self.plan, self.checks, self.reference, self.network, self._answered, self._ended
         )
         self.servers = {name: SimServer(name, around, disks[name]) for name in names}
+        around.servers = self.servers
         self.clients.servers = list(self.servers.values())
         self.faults = Faults(self.world, self.plan, self.network, self.clients.servers)
+        around.on_stage = self.faults.in_snapshot
         self.checks.on_election, self.checks.on_commit = self.faults.elected, self.faults.committed
 
     # -- what ties the parts together ----------------------------------------------------------------------
