@@ -75,8 +75,8 @@ class Checks:
         if found != durable.joined(snapshot):
             if found != durable.with_unconfirmed().joined(snapshot):
                 raise InvariantBroken(
-                    f"durability: {name} recovers {state.hard_state} and {len(entries)} entries; its disk had "
-                    f"confirmed {durable.hard_state} and {len(durable.entries)} entries"
+                    f"durability: {name} recovers {state.hard_state} and {len(entries)} entries; its disk "
+                    f"had confirmed {durable.hard_state} and {len(durable.entries)} entries"
                 )
             self._world.probes["unsynced batch survived"] += 1
         durable.hard_state, durable.entries = found

@@ -213,21 +213,19 @@ class Faults:
         return server is not None
 
     def _snapshot_ambush(self) -> bool:
-        self._snapshots_struck_until_ms = self._world.now_ms + self._random.uniform(1, 4) * self._plan.outage_ms
+        self._snapshots_struck_until_ms = (
+            self._world.now_ms + self._random.uniform(1, 4) * self._plan.outage_ms
+        )
         self._snapshot_strikes = self._random.choice((0.1, 0.3))
         return True
 
     def in_snapshot(self, server: SimServer) -> None:
         """It takes, sends or gets one right now."""
-        if self._world.now_ms < self._snapshots_struck_until_ms and not self._over:
-            if self._random.random() < self._snapshot_strikes:
-                strike = self._random.choice((self._strike_down, self._strike_down, self._cut_off, SimServer.kill))
-                self._world.after(0.0, partial(self._spring_snapshot, server, server.life, strike))
-
-    def _spring_snapshot(self, server: SimServer, life: int, strike: Callable[[SimServer], None]) -> None:
-        if server.life == life and server.is_up and not self._over:
+        is_struck = self._world.now_ms < self._snapshots_struck_until_ms and not self._over
+        if is_struck and self._random.random() < self._snapshot_strikes:
+            strikes = self._strike_down, self._strike_down, self._cut_off, SimServer.kill
             self._world.probes["struck amid a snapshot"] += 1
-            strike(server)
+            self._world.after(0.0, partial(self._spring, server, server.life, self._random.choice(strikes)))
 
     # -- disks ---------------------------------------------------------------------------------------------
 
@@ -262,8 +260,8 @@ class Faults:
         return True
 
     def _flipped_bit(self) -> bool:
-        """In what was confirmed: it counts as lost as long as that file is there, for it must refuse to start,
-        or start from an older snapshot.
+        """In what was confirmed. It counts as lost as long as that file is there: for it must refuse to
+        start, or start from an older snapshot.
         """
         damaged = sum(server.is_damaged for server in self._servers)
         server = self._pick()

@@ -17,7 +17,7 @@ from raftkv.consensus.quorum import majority
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Entry, NodeId
 from raftkv.sim.checks import Checks
-from raftkv.sim.clients import Clients, Operation
+from raftkv.sim.clients import Clients
 from raftkv.sim.disk import Durable
 from raftkv.sim.faults import Faults
 from raftkv.sim.files import Tear
@@ -156,16 +156,22 @@ class Run:
         )
 
     def _serve(self, core: Sequence[SimServer]) -> None:
-        """A write and a read through every survivor, which must succeed."""
+        """A write and a read through every survivor, which must succeed. Only whose result came within a
+        snapshot may not know, and is asked again.
+        """
         patience_ms = RECOVERS_WITHIN_TIMEOUTS * self.plan.timing.election_timeout_max_ms
-        asked: list[Operation] = []
-        for server in core:
-            for is_read in (False, True):
-                asked.append(self.clients.ask(0, server, patience_ms, is_read=is_read))
-        self._until(2 * patience_ms, lambda: all(operation.outcome for operation in asked), core)
-        for operation in asked:
-            if operation.outcome != "ok":
-                raise NotLive(f"{operation} at {operation.server.name}: {operation.outcome}")
+        waiting = [(server, is_read) for server in core for is_read in (False, True)]
+        while waiting:
+            installed = {server.name: server.snapshots.installed for server in core}
+            asked = [self.clients.ask(0, server, patience_ms, is_read=is_read) for server, is_read in waiting]
+            self._until(2 * patience_ms, lambda asked=asked: all(each.outcome for each in asked), core)
+            waiting = []
+            for operation in asked:
+                server, was_unknown = operation.server, operation.outcome == "unknown"
+                if was_unknown and server.snapshots.installed > installed[server.name]:
+                    waiting.append((server, operation.is_read))
+                elif operation.outcome != "ok":
+                    raise NotLive(f"{operation} at {server.name}: {operation.outcome}")
 
     def _until(self, within_ms: float, done: object, core: Sequence[SimServer]) -> None:
         assert callable(done)

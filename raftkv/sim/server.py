@@ -355,8 +355,8 @@ class SimServer(Process):
         revision = self.machine.store.revision
         if self._position != batches or revision != reference.revision_after(batches):
             raise InvariantBroken(
-                f"{self.name} has applied {self._position} batches and is at revision {revision}; it says that "
-                f"it has applied entry {self.replica.last_applied}, which is {batches} batches"
+                f"{self.name} has applied {self._position} batches and is at revision {revision}; it says "
+                f"that it has applied entry {self.replica.last_applied}, which is {batches} batches"
             )
         if whole:
             reference.check_image(self.name, batches, self.machine.export())

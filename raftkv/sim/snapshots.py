@@ -8,6 +8,7 @@ have their own times: the log never waits for one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ class Snapshots:
         self.newest = opened.snapshot  # None: there is none that can be sent
         self.receiver = Receiver(server, around, self)
         self.sendings: dict[NodeId, Sending] = {}
+        self.installed = 0  # how many
         self._server = server
         self._around = around
         self._plan = around.plan.snapshots
@@ -60,6 +62,7 @@ class Snapshots:
             self.probe("snapshot overtaken by one installed")
             self._give_up(self._taking)
         self._floor, self._grown_bytes = meta.index, 0
+        self.installed += 1
         self.probe("snapshot installed")
         self._server.later(THREAD_MS, self._remove_older)
 
@@ -99,13 +102,11 @@ class Snapshots:
             taking = self._taking = Taking(*replica.capture())
             self._later(THREAD_MS, taking, self._begin)
 
-    def _later(self, delay_ms: float, taking: Taking, step: partial[None] | object) -> None:
-        assert callable(step)
+    def _later(self, delay_ms: float, taking: Taking, step: Callable[[Taking], None]) -> None:
         self._server.later(delay_ms, partial(self._try, taking, step))
 
-    def _try(self, taking: Taking, step: object) -> None:
+    def _try(self, taking: Taking, step: Callable[[Taking], None]) -> None:
         """A snapshot that the disk doesn't take is no reason to stop: the log is whole without it."""
-        assert callable(step)
         if taking.is_over:
             return
         try:

@@ -47,7 +47,9 @@ class Sending:
     def begin(self) -> None:
         if not self._is_over:
             world = self._around.world
-            world.note(f"{self.sender}@{self.term} → {self._peer} snapshot {self.meta.index}@{self.meta.term}")
+            world.note(
+                f"{self.sender}@{self.term} → {self._peer} snapshot {self.meta.index}@{self.meta.term}"
+            )
             self._read(self._open)
             self._watch()
 
