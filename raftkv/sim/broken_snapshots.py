@@ -89,8 +89,7 @@ def machine_not_swapped() -> Patch:
     original = Replica.apply
 
     def apply(self: Replica, ready: Ready) -> Any:
-        if self._restoring is not None:
-            self._restoring = self._restoring[0], _Nothing()
+        self._restoring = dict.fromkeys(self._restoring, _Nothing())
         return original(self, ready)
 
     return Replica, "apply", apply
