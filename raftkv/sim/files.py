@@ -191,7 +191,9 @@ class SimFiles:
         """Flip a bit of what is in a segment or snapshot and was confirmed as durable; says where."""
         suffix = self.random.choice((".log", ".snap"))
         durable = [path for path, inode in self._durable_names.items() if inode.synced_bytes]
-        paths = [path for path in durable if path.suffix == suffix]
+        paths = sorted(path for path in durable if path.suffix == suffix)
+        if suffix == ".snap" and self.random.random() < 0.8:
+            paths = paths[-1:]  # the newest: the other is hardly ever read
         path = self.random.choice(paths or [path for path in durable if path.suffix == ".log"])
         inode = self._durable_names[path]
         inode.is_flipped = True
