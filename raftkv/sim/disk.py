@@ -60,7 +60,8 @@ class Durable:
         floor = max([self.floor, *(write.boundary.index for write in self.unconfirmed if write.boundary)])
         sound = [index_of(name) for name in names if name.endswith(".snap") and name not in damaged]
         log_is_sound = not any(name.endswith(".log") for name in damaged)
-        return log_is_sound and (max(sound, default=0) >= floor if floor or self.dropped else True)
+        log_is_whole = not (floor or self.dropped)
+        return log_is_sound and (log_is_whole or any(index >= floor for index in sound))
 
     def start_interrupted(self, names: Sequence[str]) -> None:
         """It may have made the log begin after the newest snapshot."""
