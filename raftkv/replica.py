@@ -57,7 +57,7 @@ class Replica:
         self._reads: ReadGroup | None = None  # asked, not yet granted; one at a time, the rest joins the next
         self._next_read = incarnation << 32
         self._granted: list[tuple[Index, list[Waiter]]] = []  # granted, not yet applied so far
-        self._restoring: tuple[SnapshotMeta, Restoring] | None = None  # came whole in this turn
+        self._restoring: dict[SnapshotMeta, Restoring] = {}  # came whole in this turn
         self._routed: tuple[NodeId | None, int] = (None, 0)  # the leader and term our batches were handed to
         self._handovers = Handovers(node)
         self._answers: list[Answer] = []
@@ -160,9 +160,9 @@ class Replica:
         """The snapshot that ``sender`` sent in its ``term`` is durable here, and was fed to ``restoring``, to
         its end. If the log needs it, the machine becomes it with this turn; else it is forgotten.
         """
-        self._restoring = meta, restoring
+        self._restoring.setdefault(meta, restoring)
         node = self._node
-        self._node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta)))
+        node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta)))
 
     def restorer(self) -> Restoring:
         """What takes a snapshot's chunks for ``install``."""
@@ -192,11 +192,11 @@ class Replica:
 
     def apply(self, ready: Ready) -> list[Answer]:
         """Apply what is committed, in log order; return the answers that are due now."""
-        restoring, self._restoring = self._restoring, None
+        came, self._restoring = self._restoring, {}
         if ready.installed is not None:
-            if restoring is None or restoring[0] != ready.installed:
+            if ready.installed not in came:
                 raise InvariantBroken(f"the snapshot of {ready.installed} was installed, but never came")
-            restoring[1].finish()
+            came[ready.installed].finish()
             self.last_applied = ready.installed.index
         for entry in ready.committed:
             if entry.kind is EntryKind.BATCH:
