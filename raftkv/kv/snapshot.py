@@ -164,8 +164,8 @@ class Restore(Generic[Machine]):
 
 
 class Survey:
-    """Checks chunks as ``Restore`` does, to the last row, and keeps only numbers: for who wants to know what a
-    snapshot holds, and whether it can be restored.
+    """Checks chunks as ``Restore`` does, to the last row, and keeps only numbers: for who wants to know what
+    a snapshot holds, and whether it can be restored.
     """
 
     def __init__(self) -> None:
