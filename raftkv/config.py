@@ -20,6 +20,14 @@ _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
+_SIZES = (
+    "segment_bytes",
+    "snapshot_bytes",
+    "snapshot_send_bytes_per_s",
+    "max_key_bytes",
+    "max_value_bytes",
+    "max_request_bytes",
+)
 _DURATIONS = (
     "heartbeat_ms",
     "election_timeout_min_ms",
@@ -102,6 +110,15 @@ class Config:
     segment_bytes: int = 16 << 20
     """The size at which the log begins a new file, in bytes; at least 4096."""
 
+    snapshot_bytes: int = 64 << 20
+    """A snapshot is taken when so many bytes of entries were applied since the last one."""
+
+    snapshot_margin_bytes: int = 8 << 20
+    """Entry data that stays in the log behind a snapshot, for slow followers, in bytes; 0: nothing does."""
+
+    snapshot_send_bytes_per_s: int = 64 << 20
+    """How fast this node sends snapshots, to all followers together, in bytes a second."""
+
     max_key_bytes: int = 4096
     """The longest key, in bytes after percent-decoding."""
 
@@ -146,7 +163,7 @@ class Config:
                 raise StartError(
                     f"--cluster gives {other} and {name} the same address {address}", EXIT_CONFIG
                 )
-        for limit in ("segment_bytes", "max_key_bytes", "max_value_bytes", "max_request_bytes"):
+        for limit in _SIZES:
             if getattr(self, limit) <= 0:
                 raise StartError(f"{limit} must be positive", EXIT_CONFIG)
         for duration in _DURATIONS:
@@ -158,6 +175,8 @@ class Config:
             )
         if self.request_timeout_ms > self.max_request_timeout_ms:
             raise StartError("request_timeout_ms must not be above max_request_timeout_ms", EXIT_CONFIG)
+        if self.snapshot_margin_bytes < 0:
+            raise StartError("snapshot_margin_bytes must not be negative", EXIT_CONFIG)
         if self.segment_bytes < 4096:
             raise StartError("segment_bytes must be at least 4096", EXIT_CONFIG)
         if self.advertise and not re.fullmatch(r"https?://[^\s/]+/?", self.advertise):

@@ -82,6 +82,10 @@ class NoSuccessor(RaftkvError):
     status, code, title = 503, "no_successor", "Nobody could take over the lead"
 
 
+class SnapshotFailed(RaftkvError):
+    status, code, title = 503, "snapshot_failed", "No snapshot was taken"
+
+
 class ShuttingDown(RaftkvError):
     status, code, title = 503, "shutting_down", "This node is stopping"
 

@@ -121,6 +121,14 @@ class Service(Protocol):
         """
         ...
 
+    def take_snapshot(self, timeout_ms: float) -> Awaitable[dict[str, Any]]:
+        """Have this node take a snapshot, or wait for the one it is taking. What it covers, once it is
+        durable (JSON types only): ``index``, ``term``, ``time_ms``, ``bytes``.
+
+        Raises ``SnapshotFailed``, or ``TimedOut`` (``unknown``: it goes on).
+        """
+        ...
+
     def staleness_ms(self) -> float | None:
         """How old this node's machine may be, in ms; None: it can't say, it has heard of no leader."""
         ...

@@ -22,6 +22,7 @@ from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
+from raftkv.api.taking import TakingHandlers
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.store import Store
 from raftkv.ports import Service
@@ -57,7 +58,7 @@ class Routes:
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
-            "/v1/snapshot": {"GET": snapshot.download},
+            "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }

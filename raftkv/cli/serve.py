@@ -34,6 +34,21 @@ from raftkv.errors import StartError
     "--election-timeout-max-ms", default=600.0, show_default=True, help="Longest wait for a leader."
 )
 @click.option("--segment-bytes", default=16 << 20, show_default=True, help="Size of a log file.")
+@click.option(
+    "--snapshot-bytes", default=64 << 20, show_default=True, help="Growth of the log between two snapshots."
+)
+@click.option(
+    "--snapshot-margin-bytes",
+    default=8 << 20,
+    show_default=True,
+    help="What of the log is kept behind a snapshot, for slow followers.",
+)
+@click.option(
+    "--snapshot-send-bytes-per-s",
+    default=64 << 20,
+    show_default=True,
+    help="How fast snapshots are sent.",
+)
 @click.option("--request-timeout-ms", default=5000.0, show_default=True, help="How long a request may wait.")
 @click.option(
     "--drain-ms",

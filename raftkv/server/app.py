@@ -17,25 +17,25 @@ import structlog
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
-from raftkv import __version__
 from raftkv.api import Limits, RestServer
 from raftkv.config import Config
 from raftkv.consensus.invariants import InvariantBroken
-from raftkv.consensus.log import Log
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.node import Node
+from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
-from raftkv.kv.machine import KvMachine
 from raftkv.replica import Replica
+from raftkv.server import start
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
 from raftkv.server.service import NodeService
+from raftkv.server.snapshots import Snapshots, Taken
+from raftkv.server.worker import Worker
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import OsFiles
 from raftkv.storage.founding import read_token
-from raftkv.storage.wal import GroupState, Recovered, Wal
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
 
@@ -54,34 +54,50 @@ _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop t
 class NodeProcess:
     """One node; ``run`` returns when it has stopped."""
 
-    def __init__(self, config: Config, wal: Wal, recovered: Recovered) -> None:
+    def __init__(self, config: Config, begin: start.Start) -> None:
         self._config = config
         self._failure: StartError | None = None
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()  # what is not done by now is not done any more
         loop = asyncio.get_running_loop()
-        durable = recovered.groups.get(_GROUP, GroupState())
-        self._machine = KvMachine()
+        self._machine = begin.machine
         node = Node(
             config.node_id,
             config.membership,
             uniform=random.Random().uniform,
             now_ms=loop.time() * 1000,
-            hard_state=durable.hard_state,
-            log=Log(durable.entries, durable.boundary),
+            hard_state=begin.hard_state,
+            log=begin.log,
+            applied=begin.applied.index,
             group=_GROUP,
             timing=config.timing,
         )
-        self._replica = Replica(node, self._machine, incarnation=recovered.incarnation)
-        self._disk = Disk(wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync)
+        self._replica = Replica(
+            node, self._machine, incarnation=begin.incarnation, applied=begin.applied.index
+        )
+        self._disk = Disk(
+            begin.wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync
+        )
         self._network = PeerNetwork(
-            identity=Identity(config.cluster_id, config.node_id, recovered.incarnation, config.client_url),
+            identity=Identity(config.cluster_id, config.node_id, begin.incarnation, config.client_url),
             listen=(config.peer_listen.host, config.peer_listen.port),
             peers={peer: str(config.cluster[peer]) for peer in config.cluster if peer != config.node_id},
             on_envelopes=self._on_envelopes,
             on_peer_lost=self._on_peer_lost,
         )
-        self._driver = Driver(self._replica, self._disk, self._network, on_fatal=self._on_fatal)
+        self._driver = Driver(
+            self._replica, self._disk, self._network, on_fatal=self._on_fatal, on_turn=self._on_turn
+        )
+        self._snapshots = Snapshots(
+            replica=self._replica,
+            disk=self._disk,
+            files=begin.snapshots,
+            worker=Worker("raftkv-snapshots"),
+            newest=Taken(begin.applied, begin.snapshot_bytes),
+            bound_bytes=config.snapshot_bytes,
+            margin_bytes=config.snapshot_margin_bytes,
+            on_fatal=self._driver.broken,
+        )
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -89,6 +105,7 @@ class NodeProcess:
             driver=self._driver,
             disk=self._disk,
             network=self._network,
+            snapshots=self._snapshots,
         )
 
     async def run(self) -> None:
@@ -110,6 +127,7 @@ class NodeProcess:
             await self._leave(api, door)
         finally:
             publisher.cancel()
+            self._snapshots.stop()
             self._driver.stop("this node is stopping; ask another")
             await door.close()
             await runner.cleanup()
@@ -212,6 +230,9 @@ class NodeProcess:
     def _on_peer_lost(self, peer: NodeId) -> None:
         self._driver.on_peer_lost(peer)
 
+    def _on_turn(self, ready: Ready) -> None:
+        self._snapshots.turned(ready)
+
     # -- what is worth a line ------------------------------------------------------------------------------
 
     def _on_fsync(self, seconds: float) -> None:
@@ -230,29 +251,13 @@ async def _serve(config: Config) -> None:
     try:
         config = dataclasses.replace(config, cluster_token=read_token(files, data_dir.path))
         gc.disable()  # what is read stays: looking for garbage in it would double the time
-        segment_bytes = config.segment_bytes
-        wal, recovered = Wal.open(
-            files, data_dir.path, config.cluster_id, config.node_id, segment_bytes=segment_bytes
-        )
-        logger.info(
-            "recovered",
-            version=__version__,
-            data_dir=str(config.data_dir),
-            incarnation=recovered.incarnation,
-            entries=sum(len(group.entries) for group in recovered.groups.values()),
-            log_bytes=recovered.total_bytes,
-        )
-        if recovered.dropped_tail_bytes:
-            logger.warning(
-                "dropped a torn tail: it was never acknowledged",
-                dropped_bytes=recovered.dropped_tail_bytes,
-                where=recovered.dropped_tail,
-            )
+        process = NodeProcess(config, start.read(config, files, data_dir.path))
         # What was recovered lives as long as the process: the collector need not look at it again.
+        gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         gc.enable()
-        await NodeProcess(config, wal, recovered).run()
+        await process.run()
     finally:
         data_dir.close()
 

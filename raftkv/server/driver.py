@@ -17,14 +17,19 @@ import structlog
 
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.ready import Ready
-from raftkv.consensus.types import NodeId, Term
+from raftkv.consensus.types import NodeId, SnapshotMeta, Term
 from raftkv.errors import RaftkvError, ShuttingDown
+from raftkv.kv.machine import Restoring
 from raftkv.ports import Storage, Transport
 from raftkv.replica import Replica
 from raftkv.server.observer import Observer
 from raftkv.waiting import Answer
 
 logger = structlog.get_logger(__name__)
+
+
+def _nobody(ready: Ready) -> None:
+    pass
 
 
 class Driver:
@@ -37,14 +42,16 @@ class Driver:
         transport: Transport,
         *,
         on_fatal: Callable[[BaseException], None],
+        on_turn: Callable[[Ready], None] = _nobody,
     ) -> None:
         """``on_fatal`` is called once if the replica or its disk is broken; from then on nothing happens
-        here.
+        here. ``on_turn`` is told what each turn led to, when it is carried out and applied.
         """
         self._replica = replica
         self._storage = storage
         self._transport = transport
         self._on_fatal = on_fatal
+        self._on_turn = on_turn
         self._loop = asyncio.get_running_loop()
         self._observer = Observer(replica)
         self._turn_due = False
@@ -113,6 +120,24 @@ class Driver:
             self._fail(error)
         self._wake()
 
+    def install(self, sender: NodeId, term: Term, meta: SnapshotMeta, restoring: Restoring) -> None:
+        """See ``Replica.install``. When this returns, the machine is the snapshot's if the log needed it, and
+        the write that says so is queued.
+        """
+        if self._stopped:
+            return
+        try:
+            self._replica.clock(self._now_ms())
+            self._replica.install(sender, term, meta, restoring)
+        except Exception as error:
+            self._fail(error)
+        self._turn()
+
+    def snapshot_ended(self, peer: NodeId) -> None:
+        """See ``Replica.snapshot_ended``."""
+        if not self._stopped:
+            self._replica.snapshot_ended(peer)
+
     def _on_durable(self, ready: Ready) -> None:
         """The oldest write under way is on disk: its promises may leave, and the node may count itself."""
         if self._stopped:
@@ -148,6 +173,7 @@ class Driver:
             ready = self._replica.take_ready()
             self._carry_out(ready)
             _answer(self._replica.apply(ready))
+            self._on_turn(ready)
             self._observer.turn()
         except Exception as error:
             self._fail(error)
@@ -196,6 +222,10 @@ class Driver:
         if not self._stopped:
             self.stop("this node is broken and stops; ask another")
             self._on_fatal(error)
+
+    def broken(self, error: BaseException) -> None:
+        """Somebody who works on this replica met a broken invariant, or a bug."""
+        self._fail(error)
 
     def disk_failed(self, error: BaseException) -> None:
         """A write or an fsync failed. Never retried: what the kernel then says of those pages isn't true."""

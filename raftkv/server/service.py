@@ -11,13 +11,14 @@ from raftkv import __version__
 from raftkv.config import Config
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import NodeId
-from raftkv.errors import NoQuorum, TooManyRequests
+from raftkv.errors import NoQuorum, Outcome, TimedOut, TooManyRequests
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup
 from raftkv.server.driver import Driver
 from raftkv.server.observer import role_name
+from raftkv.server.snapshots import Snapshots
 from raftkv.storage.disk import Disk
 from raftkv.storage.segment import Owner
 from raftkv.transport.network import PeerNetwork
@@ -35,12 +36,14 @@ class NodeService:
         driver: Driver,
         disk: Disk,
         network: PeerNetwork,
+        snapshots: Snapshots,
     ) -> None:
         self._config = config
         self._replica = replica
         self._machine = machine
         self._disk = disk
         self._network = network
+        self._snapshots = snapshots
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
@@ -75,6 +78,15 @@ class NodeService:
         owner = Owner(self._config.cluster_id, self._config.node_id)
         return MachineBackup(owner, self._replica.node.log.meta_at(applied), export)
 
+    async def take_snapshot(self, timeout_ms: float) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                taken = await self._snapshots.take()
+        except TimeoutError:
+            detail = f"the snapshot is not durable after {timeout_ms:.0f} ms; it goes on"
+            raise TimedOut(detail, outcome=Outcome.UNKNOWN) from None
+        return {**dataclasses.asdict(taken.meta), "bytes": taken.size_bytes}
+
     def summary(self) -> dict[str, Any]:
         """The part of the status that the other nodes are sent four times a second."""
         node = self._replica.node
@@ -107,6 +119,8 @@ class NodeService:
             "waiting": self._replica.waiting,
             "links": {peer.node: {"connected": peer.connected} for peer in self._network.views()},
             "dropped_messages": self._network.dropped_messages(),
+            "log": self._snapshots.log_status(),
+            "snapshot": self._snapshots.status(),
             "disk": dataclasses.asdict(self._disk.statistics()),
         }
         if isinstance(node.role, Leader):

@@ -75,6 +75,7 @@ class FakeService:
     barrier_error: BaseException | None = None
     transfer_error: BaseException | None = None
     backup_error: BaseException | None = None
+    snapshot_error: BaseException | None = None
     stopping: bool = False
     timeouts_ms: list[float] = field(default_factory=list)  # as each propose and barrier was given
     commands: list[bytes] = field(default_factory=list)
@@ -100,6 +101,12 @@ class FakeService:
             raise self.transfer_error
         self.leader = target or NodeId("n3")
         return self.leader, Term(7)
+
+    async def take_snapshot(self, timeout_ms: float) -> dict[str, Any]:
+        self.timeouts_ms.append(timeout_ms)
+        if self.snapshot_error is not None:
+            raise self.snapshot_error
+        return {"index": 7, "term": 2, "time_ms": 5, "bytes": 900}
 
     async def barrier(self, timeout_ms: float) -> None:
         self.timeouts_ms.append(timeout_ms)

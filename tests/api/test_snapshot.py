@@ -124,7 +124,7 @@ def test_consistency_is_as_for_reads(node: RestNode, client: Connection) -> None
 def test_what_is_no_such_request_is_refused(client: Connection) -> None:
     assert client.request("GET", "/v1/snapshot?consistency=linear").status == 400
     assert client.request("GET", "/v1/snapshot?prefix=a").status == 400
-    assert client.request("POST", "/v1/snapshot").status == 405
+    assert client.request("DELETE", "/v1/snapshot").status == 405
 
 
 def test_it_begins_after_the_barrier(node: RestNode, monkeypatch: pytest.MonkeyPatch) -> None:
