@@ -19,14 +19,8 @@ def bar(unit: str, total: int | None, output: str) -> Iterator[Advance]:
     from rich.console import Console  # noqa: PLC0415 - heavy
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    columns = (
-        BarColumn(),
-        TextColumn(
-            "{task.completed:,.0f} of {task.total:,.0f}" if total is not None else "{task.completed:,.0f}"
-        ),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
+    count = "{task.completed:,.0f}" if total is None else "{task.completed:,.0f} of {task.total:,.0f}"
+    columns = (BarColumn(), TextColumn(f"{count} {unit}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
         yield lambda more: progress.advance(task, more)

@@ -100,8 +100,8 @@ def restore(
         return
     verb = "would start" if dry_run else "starts"
     click.echo(
-        f"{node_id} of cluster {config.cluster_id} {verb} with {survey.keys:,} keys, and goes on after revision "
-        f"{shown['revision']} (the backup ends at {survey.revision})"
+        f"{node_id} of cluster {config.cluster_id} {verb} with {survey.keys:,} keys, and goes on "
+        f"after revision {shown['revision']} (the backup ends at {survey.revision})"
     )
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from raftkv.consensus.types import SnapshotMeta
 from raftkv.errors import StartError
+from raftkv.kv.snapshot import UnknownVersion
 from raftkv.storage.files import Files, ReadFile
-from raftkv.storage.segment import EXIT_DAMAGED, Owner, disk_failed
+from raftkv.storage.segment import EXIT_DAMAGED, Owner, disk_failed, newer
 from raftkv.storage.snapshot import DamagedSnapshotError, SnapshotReader
 
 
@@ -51,6 +52,8 @@ def check_backup(path: Path, file: ReadFile, feed: Callable[[bytes], None]) -> B
             for chunk in reader:
                 try:
                     feed(chunk)
+                except UnknownVersion as error:
+                    raise newer(path, offset, str(error)) from error
                 except ValueError as error:
                     raise BadBackup(path, offset, str(error)) from error
                 offset = reader.offset
