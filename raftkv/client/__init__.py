@@ -1,7 +1,8 @@
 """The synchronous client the command line is built on: several endpoints, three outcomes.
 
 ``exchange`` is one HTTP request, ``download`` one with a large answer, ``failover`` decides which endpoint
-gets it and what a failure means, ``kv`` are the calls. Standard library only: a health check every few seconds must start fast.
+gets it and what a failure means, ``kv`` are the calls. Standard library only: a health check every few
+seconds must start fast.
 """
 
 from raftkv.client.download import Download

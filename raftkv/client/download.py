@@ -50,7 +50,10 @@ class Download:
 
     def _more(self, size_bytes: int) -> bytes:
         try:
-            return self._response.read(size_bytes)
+            data = self._response.read(size_bytes)
+            if len(data) < size_bytes and self._response.length:  # NB: http.client takes that for the end
+                raise http.client.IncompleteRead(data, self._response.length)
+            return data
         except ConnectionError as error:
             raise NoReply("the connection broke in the middle of the answer") from error
         except (OSError, http.client.HTTPException) as error:
@@ -88,8 +91,8 @@ def begin_download(
             raise NoReply(reason_of(error)) from error
         if download.status < 300:
             download.peek()
-        # NB: http.client calls its socket closed by now; it is open until the response is.
-        sock.settimeout(stall_s)
+        if sock.fileno() >= 0:  # NB: http.client has let go of it, but it is open as long as the response is
+            sock.settimeout(stall_s)
         return download
     except BaseException:
         connection.close()
