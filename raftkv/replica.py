@@ -267,10 +267,11 @@ class Replica:
         return commands, waiters
 
     def _propose(self, batch: Batch) -> None:
-        batch.sent_ms = self._now_ms
+        # NB: not all nodes at the same moments: where there is room for one, the same would always be late.
+        batch.due_ms = self._now_ms + batch.patience_ms * self._node.uniform(1.0, 1.5)
         if self._node.propose((batch.data,)):
             batch.handed, batch.taken_by = True, self._routed
-        self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
+        self._resend_due_ms = min(self._resend_due_ms, batch.due_ms)
 
     def _hand_over(self) -> None:
         """The leader or the term changed: what was under way may be lost with the old one, so the new one
@@ -293,8 +294,11 @@ class Replica:
         """
         leads = isinstance(self._node.role, Leader)
         for batch in self._inflight.values():
-            is_late = batch.sent_ms + batch.patience_ms <= self._now_ms
-            if is_late and not (leads and batch.taken_by == self._routed):
+            if batch.due_ms > self._now_ms:
+                continue
+            if leads and batch.taken_by == self._routed:
+                batch.due_ms = self._now_ms + self._limits.resend_ms
+            else:
                 batch.patience_ms = min(2 * batch.patience_ms, self._limits.max_resend_ms)
                 self._propose(batch)
         late_ms = self._now_ms - self._limits.resend_ms
@@ -302,8 +306,10 @@ class Replica:
             self._reads.asked = False
             if not self._reads.waiters:
                 self._reads = None  # given up: those that came since need not wait for its answer
-        waits = bool(self._inflight) or self._reads is not None
-        self._resend_due_ms = self._now_ms + self._limits.resend_ms if waits else float("inf")
+        dues_ms = [batch.due_ms for batch in self._inflight.values()]
+        if self._reads is not None:
+            dues_ms.append(self._now_ms + self._limits.resend_ms)
+        self._resend_due_ms = min(dues_ms, default=float("inf"))
 
     def _apply_batch(self, time_ms: int, data: bytes) -> None:
         applied = self._machine.apply(time_ms, data)

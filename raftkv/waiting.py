@@ -28,7 +28,8 @@ class ReplicaLimits:
     max_waiting_requests: int = 20_000  # commands not yet in a batch, and barriers; beyond it 429
     max_waiting_bytes: int = 64 << 20  # of commands not yet in a batch
     max_resend_ms: float = 5_000.0  # how long it waits for that at most; it doubles each time
-    resend_ms: float = 300.0  # what a leader hasn't answered by then is handed to it again
+    # what a leader hasn't answered by then, and up to half as long again, is handed to it again
+    resend_ms: float = 300.0
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class Batch:
     patience_ms: float  # how long it waits for this leader before it is handed to it again
     handed: bool = False  # to any leader, ever: from then on its outcome is open until applied
     taken_by: tuple[NodeId | None, int] = (None, 0)  # the leader and term that it was last handed to
-    sent_ms: float = float("-inf")
+    due_ms: float = float("inf")  # when it is handed on again
 
 
 @dataclass(slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from raftkv.consensus.core import Core
 from raftkv.consensus.log import Log
 from raftkv.consensus.roles import Follower, Leader, Role
@@ -24,6 +26,11 @@ class View:
     @property
     def membership(self) -> Membership:
         return self._core.membership
+
+    @property
+    def uniform(self) -> Callable[[float, float], float]:
+        """The node's source of chance."""
+        return self._core.uniform
 
     @property
     def timing(self) -> Timing:

@@ -29,6 +29,8 @@ from raftkv.replica import Replica
 from raftkv.server import start
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
+from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.sending import SnapshotSender
 from raftkv.server.service import NodeService
 from raftkv.server.snapshots import Snapshots, Taken
 from raftkv.server.worker import Worker
@@ -38,6 +40,8 @@ from raftkv.storage.files import OsFiles
 from raftkv.storage.founding import read_token
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
+from raftkv.transport.snapshots import Incoming
+from raftkv.wire.snapshots import Offer
 
 logger = structlog.get_logger(__name__)
 
@@ -84,20 +88,12 @@ class NodeProcess:
             peers={peer: str(config.cluster[peer]) for peer in config.cluster if peer != config.node_id},
             on_envelopes=self._on_envelopes,
             on_peer_lost=self._on_peer_lost,
+            on_offer=self._on_offer,
         )
         self._driver = Driver(
             self._replica, self._disk, self._network, on_fatal=self._on_fatal, on_turn=self._on_turn
         )
-        self._snapshots = Snapshots(
-            replica=self._replica,
-            disk=self._disk,
-            files=begin.snapshots,
-            worker=Worker("raftkv-snapshots"),
-            newest=Taken(begin.applied, begin.snapshot_bytes),
-            bound_bytes=config.snapshot_bytes,
-            margin_bytes=config.snapshot_margin_bytes,
-            on_fatal=self._driver.broken,
-        )
+        self._make_snapshots(begin)
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -106,6 +102,37 @@ class NodeProcess:
             disk=self._disk,
             network=self._network,
             snapshots=self._snapshots,
+            sender=self._sender,
+            receiver=self._receiver,
+        )
+
+    def _make_snapshots(self, begin: start.Start) -> None:
+        config, worker = self._config, Worker("raftkv-snapshots")
+        self._snapshots = Snapshots(
+            replica=self._replica,
+            disk=self._disk,
+            files=begin.snapshots,
+            worker=worker,
+            newest=Taken(begin.applied, begin.snapshot_bytes),
+            bound_bytes=config.snapshot_bytes,
+            margin_bytes=config.snapshot_margin_bytes,
+            on_fatal=self._driver.broken,
+        )
+        self._sender = SnapshotSender(
+            replica=self._replica,
+            driver=self._driver,
+            snapshots=self._snapshots,
+            files=begin.snapshots,
+            transport=self._network,
+            bytes_per_s=config.snapshot_send_bytes_per_s,
+        )
+        self._receiver = SnapshotReceiver(
+            replica=self._replica,
+            driver=self._driver,
+            snapshots=self._snapshots,
+            files=begin.snapshots,
+            worker=worker,
+            disk=self._disk,
         )
 
     async def run(self) -> None:
@@ -127,7 +154,8 @@ class NodeProcess:
             await self._leave(api, door)
         finally:
             publisher.cancel()
-            self._snapshots.stop()
+            for each in (self._snapshots, self._sender, self._receiver):
+                each.stop()
             self._driver.stop("this node is stopping; ask another")
             await door.close()
             await runner.cleanup()
@@ -232,6 +260,10 @@ class NodeProcess:
 
     def _on_turn(self, ready: Ready) -> None:
         self._snapshots.turned(ready)
+        self._sender.turned(ready)
+
+    def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:
+        return self._receiver.offered(sender, offer)
 
     # -- what is worth a line ------------------------------------------------------------------------------
 

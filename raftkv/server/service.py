@@ -18,6 +18,8 @@ from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup
 from raftkv.server.driver import Driver
 from raftkv.server.observer import role_name
+from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
 from raftkv.storage.disk import Disk
 from raftkv.storage.segment import Owner
@@ -37,6 +39,8 @@ class NodeService:
         disk: Disk,
         network: PeerNetwork,
         snapshots: Snapshots,
+        sender: SnapshotSender,
+        receiver: SnapshotReceiver,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -44,6 +48,8 @@ class NodeService:
         self._disk = disk
         self._network = network
         self._snapshots = snapshots
+        self._sender = sender
+        self._receiver = receiver
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
@@ -120,7 +126,11 @@ class NodeService:
             "links": {peer.node: {"connected": peer.connected} for peer in self._network.views()},
             "dropped_messages": self._network.dropped_messages(),
             "log": self._snapshots.log_status(),
-            "snapshot": self._snapshots.status(),
+            "snapshot": {
+                **self._snapshots.status(),
+                "sending": self._sender.status(),
+                "receiving": self._receiver.status(),
+            },
             "disk": dataclasses.asdict(self._disk.statistics()),
         }
         if isinstance(node.role, Leader):

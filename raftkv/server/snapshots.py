@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -31,6 +32,7 @@ from raftkv.replica import Replica
 from raftkv.server.pace import Pace
 from raftkv.server.snapshot_file import SnapshotFile
 from raftkv.server.worker import Worker
+from raftkv.storage.snapshot import snapshot_name
 from raftkv.storage.snapshots import SnapshotFiles
 
 logger = structlog.get_logger(__name__)
@@ -254,6 +256,15 @@ class Snapshots:
             yield
         finally:
             held.remove(meta.index)
+
+    async def set_aside(self, path: Path) -> None:
+        """The newest is found damaged: the next that is needed is taken anew."""
+        if path.name == snapshot_name(self.newest.meta):
+            self.newest = NOTHING_TAKEN
+        try:
+            await self._worker.do(lambda: self._files.set_aside(path))
+        except StartError as error:
+            logger.error("a damaged snapshot can't be set aside", reason=str(error))
 
     # -- to be looked at -----------------------------------------------------------------------------------
 

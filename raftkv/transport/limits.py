@@ -23,6 +23,8 @@ class LinkLimits:
     backoff_max_ms: int = 1_000
     ping_interval_ms: int = 2_000  # without a byte from the peer; the pong may take half as long
     close_timeout_ms: int = 500  # for a polite goodbye
+    snapshot_idle_timeout_ms: int = 10_000  # while nothing of a snapshot comes, or is taken
+    snapshot_answer_timeout_ms: int = 60_000  # from its end to the answer: it must become durable
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

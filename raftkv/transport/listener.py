@@ -24,6 +24,7 @@ from raftkv.errors import StartError
 from raftkv.transport.hello import LINK_PATH, CloseCode, Identity, Objection, hello_to, objection
 from raftkv.transport.limits import LinkLimits
 from raftkv.transport.peers import Direction, PeerRegister
+from raftkv.transport.snapshots import SNAPSHOT_PATH, SnapshotInlet
 from raftkv.transport.socket import bound_retransmission, ending, next_message, say_goodbye
 from raftkv.wire.codec import read_envelopes
 from raftkv.wire.errors import WireError
@@ -62,8 +63,10 @@ class Listener:
         on_envelopes: Callable[[Sequence[Envelope]], None],
         on_link: Callable[[NodeId], None],
         limits: LinkLimits,
+        inlet: SnapshotInlet | None = None,
     ) -> None:
-        """``on_link`` is told of each incoming link that is established."""
+        """``on_link`` is told of each incoming link that is established. ``inlet`` takes snapshots."""
+        self._inlet = inlet
         self._identity = identity
         self._register = register
         self._on_envelopes = on_envelopes
@@ -78,6 +81,8 @@ class Listener:
         """Bind and serve. Returns the port: the kernel's choice for 0. Raises ``StartError`` (73)."""
         app = web.Application()
         app.router.add_get(LINK_PATH, self._handle, allow_head=False)
+        if self._inlet is not None:
+            app.router.add_post(SNAPSHOT_PATH, self._inlet.handle)
         http_logger = logging.Logger("raftkv.transport.http")
         http_logger.addHandler(_NotAPeer())
         runner = web.AppRunner(

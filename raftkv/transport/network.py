@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from raftkv.consensus.messages import Envelope
@@ -19,7 +19,9 @@ from raftkv.transport.limits import LinkLimits
 from raftkv.transport.link import OutgoingLink
 from raftkv.transport.listener import Listener
 from raftkv.transport.peers import PeerRegister
+from raftkv.transport.snapshots import Offered, SnapshotInlet, SnapshotOutlet
 from raftkv.wire.reports import encode_status
+from raftkv.wire.snapshots import Offer
 
 
 class PeerNetwork:
@@ -34,6 +36,7 @@ class PeerNetwork:
         on_envelopes: Callable[[Sequence[Envelope]], None],
         on_peer_lost: Callable[[NodeId], None],
         on_link_change: Callable[[NodeId, str, bool], None] | None = None,
+        on_offer: Offered | None = None,
         limits: LinkLimits | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -43,7 +46,8 @@ class PeerNetwork:
         each frame's envelopes, in order, from the receive loop; ``on_peer_lost`` once when an established
         link to or from a peer breaks, until one is up again; ``on_link_change`` with (node, "in" or "out",
         up). An exception from ``on_envelopes`` closes the link and goes to the loop's exception handler.
-        ``rng`` jitters the reconnects.
+        ``on_offer`` decides about each snapshot that a peer offers; without it none is taken. ``rng`` jitters
+        the reconnects.
         """
         if identity.node_id in peers:
             raise ValueError(f"{identity.node_id} can't be its own peer")
@@ -72,7 +76,12 @@ class PeerNetwork:
             on_envelopes=on_envelopes,
             on_link=lambda node: self._links[node].hurry(),
             limits=self._limits,
+            inlet=on_offer
+            and SnapshotInlet(
+                identity=identity, register=self._register, on_offer=on_offer, limits=self._limits
+            ),
         )
+        self._outlet = SnapshotOutlet(identity=identity, register=self._register, limits=self._limits)
         self._closing = False
 
     async def start(self) -> None:
@@ -89,6 +98,7 @@ class PeerNetwork:
         self._closing = True
         self._register.silence()
         await asyncio.gather(*(link.close() for link in self._links.values()))
+        await self._outlet.close()
         await self._listener.close()
 
     @property
@@ -104,6 +114,10 @@ class PeerNetwork:
         links = self._links
         for envelope in envelopes:
             links[envelope.receiver].queue.push(envelope)
+
+    async def send_snapshot(self, peer: NodeId, offer: Offer, chunks: AsyncIterator[Sequence[bytes]]) -> str:
+        """See ``SnapshotOutlet.send``."""
+        return await self._outlet.send(peer, offer, chunks)
 
     def publish(self, status: Mapping[str, Any]) -> None:
         """Send ``status`` (JSON types) to every peer; a later one replaces it where it still waits.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,13 +17,20 @@ from tests.cluster.abilities import injecting, mount, unmount, why_no_strace
 from tests.cluster.harness import Node
 
 
-def limit_files(node: Node, more_bytes: int) -> None:
-    """From now on no file of the running node may grow more than this beyond its largest segment."""
+def limit_files(node: Node, more_bytes: int) -> Callable[[], None]:
+    """From now on no file of the running node may grow more than this beyond its largest segment; until what
+    is returned is called.
+    """
     if not hasattr(resource, "prlimit"):
         pytest.skip("NOT TESTED: this system has no prlimit, so no full disk (Linux has)")
     largest = max(path.stat().st_size for path in (*node.data_dir.glob("*.log"), node.log_path))
     _, hard = resource.prlimit(node.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (largest + more_bytes, hard))
+    return lambda: _lift(node.pid, hard)
+
+
+def _lift(pid: int, limit: int) -> None:
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def test_a_lost_forwarded_batch_is_handed_on_again_to_the_same_leader() -> None:
     cluster.settle()
     cluster.drop = set()
     assert follower.answers == {}
-    cluster.advance(400)
+    cluster.advance(500)
     assert follower.answer(b"k") == PutResult(1, 1)
 
 
@@ -353,7 +353,7 @@ def test_a_batch_that_is_stuck_holds_up_those_that_would_overgrow_the_session_ta
         follower.put(b"%d" % i)
         cluster.settle()
     assert len(follower.answers) == 2, "the next two of the span"
-    cluster.advance(400)
+    cluster.advance(500)
     assert len(follower.answers) == 11
 
 

@@ -83,3 +83,15 @@ def test_who_leaves_a_batch_that_others_wait_for_is_told_that_its_outcome_is_ope
     answer = leader.answer(b"impatient")
     assert isinstance(answer, TimedOut)
     assert answer.outcome is Outcome.UNKNOWN
+
+
+def test_where_the_leader_has_room_for_one_batch_everyone_has_its_turn() -> None:
+    """Handed on again at the same moments, always the same one would be late."""
+    cluster = Cluster(7, node_limits=Limits(max_unsettled_bytes=1))
+    cluster.elect()
+    writers = cluster.followers
+    for follower in writers:
+        follower.put(follower.name.encode(), timeout_ms=4000)
+    cluster.advance(4100)
+    answers = [follower.answer(follower.name.encode()) for follower in writers]
+    assert all(isinstance(answer, PutResult) for answer in answers), answers
