@@ -92,6 +92,9 @@ class Config:
     cluster_name: str = ""
     """Tells clusters apart, so that their nodes refuse each other; "" derives it from ``cluster``."""
 
+    cluster_token: str = ""
+    """What ``raftkv restore`` left in ``data_dir``; part of the cluster's id, which is a new one by it."""
+
     advertise: str = ""
     """The URL under which clients reach this node, as told to others; "" derives it from ``listen``."""
 
@@ -199,7 +202,8 @@ class Config:
         """16 hex digits that all founding members derive alike, and that no other cluster should."""
         founders = sorted(self.cluster.items())  # whatever order they were given in
         members = ",".join(name if self.cluster_name else f"{name}={address}" for name, address in founders)
-        return hashlib.sha256(f"{self.cluster_name}\n{members}".encode()).hexdigest()[:16]
+        token = f"\n{self.cluster_token}" if self.cluster_token else ""
+        return hashlib.sha256(f"{self.cluster_name}\n{members}{token}".encode()).hexdigest()[:16]
 
     @property
     def membership(self) -> Membership:

@@ -153,7 +153,9 @@ class Replica:
     # -- snapshots -----------------------------------------------------------------------------------------
 
     def capture(self) -> tuple[SnapshotMeta, Exporting]:
-        """The machine as it is now, and the entry it has applied last. One at a time: RuntimeError."""
+        """The machine as it is now, and the entry it has applied last. Raises RuntimeError while too many
+        are being read.
+        """
         return self._node.log.meta_at(self.last_applied), self._machine.export()
 
     def install(self, sender: NodeId, term: Term, meta: SnapshotMeta, restoring: Restoring) -> None:

@@ -5,6 +5,7 @@ order.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import random
 import signal
@@ -36,6 +37,7 @@ from raftkv.server.worker import Worker
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import OsFiles
+from raftkv.storage.founding import read_token
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
 from raftkv.transport.snapshots import Incoming
@@ -279,6 +281,7 @@ async def _serve(config: Config) -> None:
     files = OsFiles()
     data_dir = DataDir.open(files, config.data_dir)
     try:
+        config = dataclasses.replace(config, cluster_token=read_token(files, data_dir.path))
         gc.disable()  # what is read stays: looking for garbage in it would double the time
         process = NodeProcess(config, start.read(config, files, data_dir.path))
         # What was recovered lives as long as the process: the collector need not look at it again.

@@ -36,6 +36,7 @@ class Stub:
     members: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # "PUT /v1/kv/a?timeout=..." in order
     bodies: list[dict[str, Any]] = field(default_factory=list)  # of POST /v1/cluster/leader
+    snapshot: bytes = b""
     revision: int = 0
     port: int = 0
     released: threading.Event = field(default_factory=threading.Event)
@@ -55,6 +56,8 @@ class Stub:
         if path == "/v1/cluster/leader":
             self.bodies.append(json.loads(body))
             return 200, {"leader": self.bodies[-1].get("id", "n3"), "term": 7}
+        if path == "/v1/snapshot":
+            return 200, self.snapshot
         if path == "/v1/kv":
             return self._page(query)
         return self._key(method, unquote_to_bytes(path.removeprefix("/v1/kv/")), query, body)
