@@ -69,7 +69,7 @@ class Replica:
         self._reads: ReadGroup | None = None  # asked, not yet granted; one at a time, the rest joins the next
         self._next_read = incarnation << 32
         self._granted: list[tuple[Index, list[Waiter]]] = []  # granted, not yet applied so far
-        self._restoring: tuple[SnapshotMeta, Restoring] | None = None  # came whole in this turn
+        self._restoring: dict[SnapshotMeta, Restoring] = {}  # came whole in this turn
         self._routed: tuple[NodeId | None, int] = (None, 0)  # the leader and term our batches were handed to
         self._handovers = Handovers(node)
         self._members = MemberWishes(node, incarnation << 32, resend_ms=limits.resend_ms)
@@ -169,7 +169,9 @@ class Replica:
     # -- snapshots -----------------------------------------------------------------------------------------
 
     def capture(self) -> tuple[SnapshotMeta, Exporting]:
-        """The machine as it is now, and the entry it has applied last. One at a time: RuntimeError."""
+        """The machine as it is now, and the entry it has applied last. Raises RuntimeError while too many
+        are being read.
+        """
         return self._node.log.meta_at(self.last_applied), self._machine.export()
 
     def install(
@@ -178,9 +180,9 @@ class Replica:
         """The snapshot that ``sender`` sent in its ``term`` is durable here, and was fed to ``restoring``, to
         its end. If the log needs it, the machine becomes it with this turn; else it is forgotten.
         """
-        self._restoring = meta, restoring
+        self._restoring.setdefault(meta, restoring)
         node = self._node
-        self._node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta, membership)))
+        node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta, membership)))
 
     def restorer(self) -> Restoring:
         """What takes a snapshot's chunks for ``install``."""
@@ -210,11 +212,11 @@ class Replica:
 
     def apply(self, ready: Ready) -> list[Answer]:
         """Apply what is committed, in log order; return the answers that are due now."""
-        restoring, self._restoring = self._restoring, None
+        came, self._restoring = self._restoring, {}
         if ready.installed is not None:
-            if restoring is None or restoring[0] != ready.installed:
+            if ready.installed not in came:
                 raise InvariantBroken(f"the snapshot of {ready.installed} was installed, but never came")
-            restoring[1].finish()
+            came[ready.installed].finish()
             self.last_applied = ready.installed.index
         self._members.replied(ready.change_replies)
         for entry in ready.committed:
