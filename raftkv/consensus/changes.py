@@ -129,7 +129,6 @@ class Changes:
             if node not in leader.progress and node != core.node_id:
                 leader.progress[node] = Progress(index, heard_ms=core.now_ms)
         leader.progress = dict(sorted(leader.progress.items()))
-        self._transfers.members_changed(leader)
         return index
 
     # -- what follows by itself ----------------------------------------------------------------------------

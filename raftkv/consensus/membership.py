@@ -134,6 +134,11 @@ class Configurations:
         """The index from which on the current one is in force."""
         return self._known[-1][0]
 
+    @property
+    def first(self) -> Index:
+        """The index from which on anything is known."""
+        return self._known[0][0]
+
     def at(self, index: Index) -> Membership:
         """The one in force at ``index``, which isn't before what is known."""
         return self.from_index(index)[0]

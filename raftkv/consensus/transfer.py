@@ -61,11 +61,6 @@ class Transfers:
         if leader.transfer is not None and self._core.now_ms >= leader.transfer.deadline_ms:
             leader.transfer = None
 
-    def members_changed(self, leader: Leader) -> None:
-        """Who won't vote shan't lead."""
-        if leader.transfer is not None and leader.transfer.target not in self._core.membership.voters:
-            leader.transfer = None
-
     def peer_lost(self, leader: Leader, peer: NodeId) -> None:
         if leader.transfer is not None and leader.transfer.target == peer:
             leader.transfer = None

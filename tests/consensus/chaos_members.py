@@ -30,7 +30,6 @@ class MembersChaos(Chaos):
         super().__init__(seed, steps)
         pick = self.random.choice
         self.mood += [(self.join, pick([0.5, 2])), (self.change, pick([4, 15, 30]))]
-        self.was_cut = 0  # changes that were taken back
         observed = self.cluster.observe
 
         def observe(server: Server, ready: object) -> None:
