@@ -36,6 +36,7 @@ from raftkv.waiting import (
     Waiter,
     gather,
     lost_results,
+    take_released,
     too_late,
     too_many,
 )
@@ -230,7 +231,7 @@ class Replica:
                 self._granted.append((grant.index, self._reads.waiters))
                 self._reads = None
         if self._granted:
-            self._release()
+            self._answers += [(each.ticket, None) for each in take_released(self._granted, self.last_applied)]
         # NB: the node may know for seconds what is committed before all of it is applied (after a restart).
         if not self._node.has_more:
             self.fresh_ms = self._node.fresh_ms
@@ -351,15 +352,6 @@ class Replica:
         if self._node.read(self._next_read):
             group.asked, group.sent_ms = True, self._now_ms
             self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
-
-    def _release(self) -> None:
-        still: list[tuple[Index, list[Waiter]]] = []
-        for index, waiters in self._granted:
-            if index <= self.last_applied:
-                self._answers += [(waiter.ticket, None) for waiter in waiters]
-            elif waiters:  # all gone: a peer that lies may have granted what never comes
-                still.append((index, waiters))
-        self._granted = still
 
     # -- deadlines -----------------------------------------------------------------------------------------
 

@@ -135,7 +135,7 @@ def stale_one_used() -> Patch:
     """The first snapshot that came is kept until one is to be installed."""
     original = Replica.install
 
-    def install(
+    def install(  # noqa: PLR0917 (it is called as the original is)
         self: Replica,
         sender: NodeId,
         term: Term,
