@@ -105,17 +105,20 @@ class Config:
     """Every founding member's id and peer address, the same on every node. Who the members are afterwards
     stands in the log; the addresses still say where else a node may be found."""
 
+    cluster_name: str = ""
+    """Tells clusters apart, so that their nodes refuse each other; "" derives it from ``cluster``."""
+
+    cluster_token: str = ""
+    """What ``raftkv restore`` left in ``data_dir``; part of the cluster's id, which is a new one by it."""
+
+    advertise: str = ""
+    """The URL under which clients reach this node, as told to others; "" derives it from ``listen``."""
+
     join: tuple[str, ...] = ()
     """URLs of nodes of a cluster that this node is to be added to; asked until it has a data directory."""
 
     advertise_peer: Address | None = None
     """Where the other nodes find this one; None: where ``cluster`` says, or else ``peer_listen``."""
-
-    cluster_name: str = ""
-    """Tells clusters apart, so that their nodes refuse each other; "" derives it from ``cluster``."""
-
-    advertise: str = ""
-    """The URL under which clients reach this node, as told to others; "" derives it from ``listen``."""
 
     heartbeat_ms: float = 50.0
     """How often a leader makes itself heard, in milliseconds."""
@@ -228,7 +231,8 @@ class Config:
         """16 hex digits that all founding members derive alike, and that no other cluster should."""
         founders = sorted(self.cluster.items())  # whatever order they were given in
         members = ",".join(name if self.cluster_name else f"{name}={address}" for name, address in founders)
-        return hashlib.sha256(f"{self.cluster_name}\n{members}".encode()).hexdigest()[:16]
+        token = f"\n{self.cluster_token}" if self.cluster_token else ""
+        return hashlib.sha256(f"{self.cluster_name}\n{members}{token}".encode()).hexdigest()[:16]
 
     @property
     def founders(self) -> dict[NodeId, str]:

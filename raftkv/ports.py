@@ -6,7 +6,7 @@ Protocols only. The server plugs in a real disk and real links, the tests and th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,30 @@ class PeerView:
     client_url: str | None  # as it advertises it; None until its first hello
     status: Mapping[str, Any] | None
     status_age_ms: float | None
+
+
+class Backup(Iterator[bytes], Protocol):
+    """A node's machine as it was at one moment, as the bytes of a snapshot, in pieces; empty ones say that
+    there is more to do. Close it: it costs memory with every write until then.
+    """
+
+    @property
+    def name(self) -> str:
+        """For a file of it; no path."""
+        ...
+
+    @property
+    def revision(self) -> int: ...
+
+    @property
+    def keys(self) -> int: ...
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of rows that were changed since that moment, and kept because they are still to come."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Service(Protocol):
@@ -101,6 +125,13 @@ class Service(Protocol):
 
     def members(self) -> dict[str, Any]:
         """The members as this node sees them, as ``GET /v1/cluster/members`` shows them (JSON types only)."""
+        ...
+
+    def backup(self) -> Backup:
+        """This node's machine as it is now.
+
+        Raises ``NoQuorum`` while it has applied nothing, ``TooManyRequests`` while too many are being read.
+        """
         ...
 
     def take_snapshot(self, timeout_ms: float) -> Awaitable[dict[str, Any]]:

@@ -36,6 +36,7 @@ from raftkv.waiting import (
     Waiter,
     gather,
     lost_results,
+    take_released,
     too_late,
     too_many,
 )
@@ -69,7 +70,7 @@ class Replica:
         self._reads: ReadGroup | None = None  # asked, not yet granted; one at a time, the rest joins the next
         self._next_read = incarnation << 32
         self._granted: list[tuple[Index, list[Waiter]]] = []  # granted, not yet applied so far
-        self._restoring: tuple[SnapshotMeta, Restoring] | None = None  # came whole in this turn
+        self._restoring: dict[SnapshotMeta, Restoring] = {}  # came whole in this turn
         self._routed: tuple[NodeId | None, int] = (None, 0)  # the leader and term our batches were handed to
         self._handovers = Handovers(node)
         self._members = MemberWishes(node, incarnation << 32, resend_ms=limits.resend_ms)
@@ -167,7 +168,9 @@ class Replica:
     # -- snapshots -----------------------------------------------------------------------------------------
 
     def capture(self) -> tuple[SnapshotMeta, Exporting]:
-        """The machine as it is now, and the entry it has applied last. One at a time: RuntimeError."""
+        """The machine as it is now, and the entry it has applied last. Raises RuntimeError while too many
+        are being read.
+        """
         return self._node.log.meta_at(self.last_applied), self._machine.export()
 
     def install(
@@ -176,9 +179,9 @@ class Replica:
         """The snapshot that ``sender`` sent in its ``term`` is durable here, and was fed to ``restoring``, to
         its end. If the log needs it, the machine becomes it with this turn; else it is forgotten.
         """
-        self._restoring = meta, restoring
+        self._restoring.setdefault(meta, restoring)
         node = self._node
-        self._node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta, membership)))
+        node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta, membership)))
 
     def restorer(self) -> Restoring:
         """What takes a snapshot's chunks for ``install``."""
@@ -208,11 +211,11 @@ class Replica:
 
     def apply(self, ready: Ready) -> list[Answer]:
         """Apply what is committed, in log order; return the answers that are due now."""
-        restoring, self._restoring = self._restoring, None
+        came, self._restoring = self._restoring, {}
         if ready.installed is not None:
-            if restoring is None or restoring[0] != ready.installed:
+            if ready.installed not in came:
                 raise InvariantBroken(f"the snapshot of {ready.installed} was installed, but never came")
-            restoring[1].finish()
+            came[ready.installed].finish()
             self.last_applied = ready.installed.index
         self._members.replied(ready.change_replies)
         for entry in ready.committed:
@@ -226,7 +229,7 @@ class Replica:
                 self._granted.append((grant.index, self._reads.waiters))
                 self._reads = None
         if self._granted:
-            self._release()
+            self._answers += [(each.ticket, None) for each in take_released(self._granted, self.last_applied)]
         # NB: the node may know for seconds what is committed before all of it is applied (after a restart).
         if not self._node.has_more:
             self.fresh_ms = self._node.fresh_ms
@@ -345,15 +348,6 @@ class Replica:
         if self._node.read(self._next_read):
             group.asked, group.sent_ms = True, self._now_ms
             self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
-
-    def _release(self) -> None:
-        still: list[tuple[Index, list[Waiter]]] = []
-        for index, waiters in self._granted:
-            if index <= self.last_applied:
-                self._answers += [(waiter.ticket, None) for waiter in waiters]
-            elif waiters:  # all gone: a peer that lies may have granted what never comes
-                still.append((index, waiters))
-        self._granted = still
 
     # -- deadlines -----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from raftkv.consensus.types import NodeId
+from raftkv.consensus.types import Index, NodeId
 from raftkv.errors import NoQuorum, Outcome, RaftkvError, TimedOut, TooManyRequests
 
 ErrorMaker = Callable[[Outcome], RaftkvError]
@@ -79,6 +79,14 @@ def gather(pending: deque[tuple[bytes, Waiter]], limits: ReplicaLimits) -> tuple
         commands.append(command)
         waiters.append(waiter)
     return commands, waiters
+
+
+def take_released(granted: list[tuple[Index, list[Waiter]]], applied: Index) -> list[Waiter]:
+    """Those of ``granted`` whose index is applied; they leave it."""
+    released = [waiter for index, waiters in granted if index <= applied for waiter in waiters]
+    # NB: where all are gone, a peer that lies may have granted what never comes.
+    granted[:] = [(index, waiters) for index, waiters in granted if index > applied and waiters]
+    return released
 
 
 def too_many() -> RaftkvError:

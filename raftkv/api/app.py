@@ -22,6 +22,7 @@ from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
 from raftkv.api.problem import problem
+from raftkv.api.snapshot import SnapshotHandlers
 from raftkv.api.taking import TakingHandlers
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.store import Store
@@ -29,11 +30,12 @@ from raftkv.ports import Service
 
 logger = structlog.get_logger(__name__)
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
-KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 _KEY_PATH = "/v1/kv/"
 _MEMBER_PATH = f"{members.PATH}/"
+_BEGINNINGS = ("/v1/kv", "/v1/status", "/v1/cluster", "/v1/snapshot")
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
 _LOOK_S = 0.01
@@ -53,13 +55,14 @@ class Routes:
             "PUT": kv.put,
             "DELETE": kv.delete,
         }
+        snapshot = SnapshotHandlers(service, limits)
         self._paths: dict[str, dict[str, Handler]] = {
             "/v1/kv": {"GET": kv.list},
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
             members.PATH: {"GET": self._members.list, "POST": self._members.add},
-            "/v1/snapshot": {"POST": TakingHandlers(service, limits).take},
+            "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
@@ -70,7 +73,7 @@ class Routes:
         self.begun = 0  # requests
         self.ended = 0
 
-    async def handle(self, request: web.BaseRequest) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.begun += 1
         try:
             response = await self._respond(request)
@@ -81,7 +84,7 @@ class Routes:
         logger.debug("request", method=request.method, path=request.rel_url.raw_path, status=response.status)
         return response
 
-    async def _respond(self, request: web.BaseRequest) -> web.Response:
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             path = request.rel_url.raw_path
             if request.rel_url.raw_fragment:
@@ -96,9 +99,7 @@ class Routes:
                 return await self._members.one(request, path[len(_MEMBER_PATH) :])
             methods = self._paths.get(path)
             if methods is None:
-                raise NotFound(
-                    f"there is nothing at {path}; the API begins at /v1/kv, /v1/status, /v1/cluster"
-                )
+                raise NotFound(f"there is nothing at {path}; the API has {', '.join(_BEGINNINGS)}")
             handler = methods.get(request.method)
             if handler is None:
                 raise _method_not_allowed(request.method, methods)

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from multidict import CIMultiDict
 
+from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency, common_headers
 from raftkv.api.limits import Limits
 from raftkv.api.params import (
     choice_of,
@@ -23,7 +23,7 @@ from raftkv.api.params import (
     text_of,
     timeout_ms,
 )
-from raftkv.errors import BadRequest, ConditionFailed, KeyNotFound, NoQuorum, RaftkvError, TooLarge
+from raftkv.errors import BadRequest, ConditionFailed, KeyNotFound, RaftkvError, TooLarge
 from raftkv.kv.commands import (
     Condition,
     ConditionKind,
@@ -43,12 +43,9 @@ _JSON = "application/json"
 _MAX_CONTENT_TYPE_CHARS = 256
 _MAX_PAGE_ITEMS = 1_000
 _MAX_PAGE_BYTES = 4 << 20  # of keys and values; a page ends early there, with a cursor for the rest
-_CONSISTENCY = ("linearizable", "stale")
 _WRITE_PARAMS = ("timeout", "if_revision", "if_absent")
-_READ_PARAMS = ("timeout", "consistency", "format")
-_LIST_PARAMS = (
-    "prefix", "start", "end", "limit", "cursor", "keys_only", "reverse", "timeout", "consistency"
-)  # fmt: skip
+_READ_PARAMS = (*CONSISTENCY_PARAMS, "format")
+_LIST_PARAMS = ("prefix", "start", "end", "limit", "cursor", "keys_only", "reverse", *CONSISTENCY_PARAMS)
 
 
 class KvHandlers:
@@ -58,7 +55,6 @@ class KvHandlers:
         self._service = service
         self._store = store
         self._limits = limits
-        self._node_id = str(service.node_id)
 
     # -- writes --------------------------------------------------------------------------------------------
 
@@ -78,7 +74,7 @@ class KvHandlers:
             "version": result.version,
             "created": result.created,
         }
-        headers = self._headers(result.revision, _JSON)
+        headers = common_headers(self._service, result.revision, _JSON)
         headers["ETag"] = f'"{result.revision}"'
         return web.Response(
             status=201 if result.created else 200, body=orjson.dumps(body) + b"\n", headers=headers
@@ -93,7 +89,9 @@ class KvHandlers:
         if not isinstance(result, DeleteResult):
             raise self._refusal(result, condition)
         body = {"deleted": result.deleted, "revision": result.revision}
-        return web.Response(body=orjson.dumps(body) + b"\n", headers=self._headers(result.revision, _JSON))
+        return web.Response(
+            body=orjson.dumps(body) + b"\n", headers=common_headers(self._service, result.revision, _JSON)
+        )
 
     def _write_params(self, request: web.BaseRequest) -> tuple[dict[str, bytes], float]:
         query = request.rel_url.raw_query_string
@@ -161,17 +159,19 @@ class KvHandlers:
             "format" not in params and _JSON in request.headers.get("Accept", "")
         )
         condition = condition_of(request.headers, {})
-        consistency, staleness_ms = await self._await_consistency(params)
+        freshness = await await_consistency(self._service, self._limits, params)
         store = self._store
         item = store.get(key)
         if item is None:
             raise KeyNotFound("there is no such key", extra={"revision": store.revision})
-        headers = self._headers(store.revision, _JSON if wants_json else item.content_type or _OCTETS)
+        headers = common_headers(
+            self._service, store.revision, _JSON if wants_json else item.content_type or _OCTETS
+        )
         headers["ETag"] = f'"{item.mod_revision}"'
         headers["Raftkv-Create-Revision"] = str(item.create_revision)
         headers["Raftkv-Mod-Revision"] = str(item.mod_revision)
         headers["Raftkv-Version"] = str(item.version)
-        self._note_consistency(headers, consistency, staleness_ms)
+        freshness.note(headers)
         if condition is not None and not holds(condition, item.mod_revision):
             if condition.kind in (ConditionKind.EXISTS, ConditionKind.REVISION_IN):
                 raise self._refusal(Refused(item.mod_revision, store.revision), condition)
@@ -187,49 +187,15 @@ class KvHandlers:
         start, end, reverse = _range_of(params)
         keys_only = flag_of(params, "keys_only")
         limit = number_of(params, "limit", 100, 1, _MAX_PAGE_ITEMS)
-        consistency, staleness_ms = await self._await_consistency(params)
+        freshness = await await_consistency(self._service, self._limits, params)
         max_bytes = None if keys_only else _MAX_PAGE_BYTES
         page = self._store.page(start, end, limit, reverse=reverse, max_bytes=max_bytes)
         items = [key_fields(key) if keys_only else envelope(key, item) for key, item in page.items]
         cursor = _encode_cursor(page.items[-1][0], reverse=reverse) if page.more else None
         body = {"items": items, "cursor": cursor, "revision": self._store.revision}
-        headers = self._headers(self._store.revision, _JSON)
-        self._note_consistency(headers, consistency, staleness_ms)
+        headers = common_headers(self._service, self._store.revision, _JSON)
+        freshness.note(headers)
         return web.Response(body=orjson.dumps(body) + b"\n", headers=headers)
-
-    async def _await_consistency(self, params: dict[str, bytes]) -> tuple[str, float | None]:
-        """Wait until this node may answer as asked; the level, and how old a stale answer may be."""
-        consistency = choice_of(params, "consistency", _CONSISTENCY) if params else "linearizable"
-        timeout = timeout_ms(params, self._limits.request_timeout_ms, self._limits.max_request_timeout_ms)
-        if consistency == "linearizable":
-            await self._service.barrier(timeout)
-            return consistency, None
-        staleness_ms = self._service.staleness_ms()
-        if staleness_ms is None:
-            raise NoQuorum(
-                "this node has just started and has heard of no leader: it can't tell what is decided",
-                retry_after_ms=1000,
-            )
-        return consistency, staleness_ms
-
-    # -- headers -------------------------------------------------------------------------------------------
-
-    def _headers(self, revision: int, content_type: str) -> CIMultiDict[str]:
-        headers: CIMultiDict[str] = CIMultiDict()
-        headers["Content-Type"] = content_type
-        headers["Raftkv-Revision"] = str(revision)
-        headers["Raftkv-Node"] = self._node_id
-        leader = self._service.leader
-        if leader is not None:
-            headers["Raftkv-Leader"] = leader
-        return headers
-
-    def _note_consistency(
-        self, headers: CIMultiDict[str], consistency: str, staleness_ms: float | None
-    ) -> None:
-        headers["Raftkv-Consistency"] = consistency
-        if staleness_ms is not None:
-            headers["Raftkv-Staleness-Ms"] = str(round(staleness_ms))
 
 
 def key_fields(key: bytes) -> dict[str, str]:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on requests; see the fields of the same names in ``config.Config``."""
+    """Bounds on requests; see the fields of the same names in ``config.Config`` for those that have some."""
 
     max_key_bytes: int
     max_value_bytes: int
     max_request_bytes: int
     request_timeout_ms: float
     max_request_timeout_ms: float
+    max_backups: int = 2  # at a time; fewer than the machine has images for
+    max_backup_stall_ms: float = 30_000.0  # how long a backup's reader may take nothing
+    max_backup_kept_bytes: int = 256 << 20  # of rows that were changed while a backup was read, each

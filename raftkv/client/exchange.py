@@ -101,21 +101,22 @@ def exchange(
         try:
             connection.connect()
         except OSError as error:
-            raise NotSent(_reason(error)) from error
+            raise NotSent(reason_of(error)) from error
         try:
             _limit(connection, deadline)
-            _send(connection, request, server_timeout_ms)
+            send(connection, request, server_timeout_ms)
             _limit(connection, deadline)
             response = connection.getresponse()
             headers = {name.lower(): value for name, value in response.getheaders()}
             return Reply(endpoint, response.status, headers, response.read())
         except (OSError, http.client.HTTPException) as error:
-            raise NoReply(_reason(error)) from error
+            raise NoReply(reason_of(error)) from error
     finally:
         connection.close()
 
 
-def _send(connection: http.client.HTTPConnection, request: Request, server_timeout_ms: int | None) -> None:
+def send(connection: http.client.HTTPConnection, request: Request, server_timeout_ms: int | None) -> None:
+    """``server_timeout_ms`` tells the node how long it may take."""
     headers = {"Connection": "close"}
     # NB: a node that refuses a large body (413) answers and closes while we still send: its answer is there
     # to be read. If it isn't, getresponse fails too, and that is a NoReply.
@@ -129,7 +130,8 @@ def _limit(connection: http.client.HTTPConnection, deadline: float) -> None:
         connection.sock.settimeout(max(deadline - time.monotonic(), 0.001))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why an exchange failed, for a person."""
     match error:
         case TimeoutError():
             return "no answer in time"

@@ -14,9 +14,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
+from raftkv.client.download import Download, begin_download
 from raftkv.client.errors import ClientError, NoQuorum, OutcomeUnknown, Problem, Refused, Unreachable
 from raftkv.client.exchange import Endpoint, NoReply, NotSent, Reply, Request, exchange
+
+Answer = TypeVar("Answer")
 
 MAX_GRACE_S = 0.5  # how much longer than a node may take its answer is waited for
 MAX_SERVER_TIMEOUT_MS = 60_000  # nodes refuse a longer ?timeout=
@@ -42,15 +46,45 @@ class Cluster:
 
         Raises ``Refused`` (4xx: it would be the same anywhere), ``NoQuorum`` or ``Unreachable``.
         """
+
+        def ask(endpoint: Endpoint, share_s: float) -> tuple[Reply, Reply]:
+            reply = exchange(endpoint, request, share_s, _server_timeout_ms(share_s))
+            return reply, reply
+
+        return self._first_good(ask)
+
+    def download(self, request: Request, stall_s: float) -> Download:
+        """The first good answer of any endpoint, of which the first bytes are here. The rest is read from
+        that endpoint or not at all, and may take ``stall_s`` for each piece.
+
+        Raises as ``read`` does.
+        """
+
+        def ask(endpoint: Endpoint, share_s: float) -> tuple[Reply, Download]:
+            server_timeout_ms = _server_timeout_ms(share_s)
+            download = begin_download(
+                endpoint, request, share_s, server_timeout_ms=server_timeout_ms, stall_s=stall_s
+            )
+            if download.status < 300:
+                return Reply(endpoint, download.status, download.headers, b""), download
+            try:
+                return download.whole(), download
+            finally:
+                download.close()
+
+        return self._first_good(ask)
+
+    def _first_good(self, ask: Callable[[Endpoint, float], tuple[Reply, Answer]]) -> Answer:
+        """``ask`` gives what can be judged of an answer, and the answer."""
         failed = _Failures()
         for endpoint, share_s in self._shares():
             try:
-                reply = exchange(endpoint, request, share_s, _server_timeout_ms(share_s))
+                reply, answer = ask(endpoint, share_s)
             except (NotSent, NoReply) as error:
                 failed.unreachable(endpoint, str(error))
                 continue
             if reply.status < 300:
-                return reply
+                return answer
             problem = read_problem(reply)
             if reply.status < 500 and reply.status != 429:
                 raise Refused(problem)

@@ -29,6 +29,7 @@ class Image:
         self.is_read = False  # to its end
         self._rows = rows
         self._kept: list[tuple[bytes, bytes]] = []  # a heap of (key, row); no key below _next
+        self.kept_bytes = 0  # of its keys and rows, which the store may have let go of
         self._next = b""  # every key below it has been read
         self._piece: list[bytes] = []  # the one being gathered: key, row, key, row ...
         self._piece_bytes = 0
@@ -37,6 +38,7 @@ class Image:
         """``row`` of ``key`` is about to be replaced or removed."""
         if key >= self._next and mod_revision_of(row) <= self.revision:
             heappush(self._kept, (key, row))
+            self.kept_bytes += len(key) + len(row)
 
     def step(self) -> list[bytes]:
         """Read on a little: the next piece, ``[key, row, key, row ...]`` in the order of keys, if it has
@@ -70,7 +72,12 @@ class Image:
         kept = self._kept
         for pair in rows:
             while kept and kept[0][0] <= pair[0]:
-                yield heappop(kept)
+                yield self._pop()
             yield pair
         while kept:
-            yield heappop(kept)
+            yield self._pop()
+
+    def _pop(self) -> tuple[bytes, bytes]:
+        key, row = heappop(self._kept)
+        self.kept_bytes -= len(key) + len(row)
+        return key, row

@@ -76,7 +76,7 @@ class StateMachine(Protocol):
 
     def export(self) -> Exporting:
         """The machine as it is now, in chunks of some 64 KiB; ``apply`` may run between any two of them.
-        Equal machines give equal chunks. Raises RuntimeError while another one is under way.
+        Equal machines give equal chunks. Raises RuntimeError while too many others are under way.
         """
         ...
 

@@ -15,7 +15,8 @@ the chunk itself doesn't fill.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import msgpack
@@ -46,7 +47,9 @@ class Export(Iterator[bytes]):
     """
 
     def __init__(self, store: Store, sessions: Sessions) -> None:
-        """Raises RuntimeError if another one of this machine is neither at its end nor closed."""
+        """Raises RuntimeError if ``store.MAX_IMAGES`` others of this machine are neither at their end nor
+        closed.
+        """
         self._store = store
         self._image = store.image()
         self._pack: Callable[[list[Any]], bytes] = msgpack.Packer().pack
@@ -65,6 +68,21 @@ class Export(Iterator[bytes]):
         piece = self._image.step()
         return self._pack(piece) if piece else b""
 
+    @property
+    def revision(self) -> int:
+        """The store's, when this was made."""
+        return self._image.revision
+
+    @property
+    def keys(self) -> int:
+        """How many there were then."""
+        return self._image.keys
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of rows that were changed or removed since, and are still to come."""
+        return self._image.kept_bytes
+
     def close(self) -> None:
         """Free what was kept; there are no more chunks. Does nothing the second time."""
         self._first = iter([])
@@ -79,10 +97,13 @@ class Restore(Generic[Machine]):
     export; all that was fed is lost then.
     """
 
-    def __init__(self, install: Callable[[int, OrderedRows, Sessions], Machine]) -> None:
+    def __init__(
+        self, install: Callable[[int, OrderedRows, Sessions], Machine], rows: OrderedRows | None = None
+    ) -> None:
+        """``rows``: where they go, by ``append``; default: a new one."""
         self._install = install
         self._revision = self._keys = self._nodes = 0
-        self._rows = OrderedRows()
+        self._rows = OrderedRows() if rows is None else rows
         self._last_key: bytes | None = None
         self._sessions = Sessions()
         self._take: Callable[[bytes], None] = self._take_head
@@ -140,6 +161,59 @@ class Restore(Generic[Machine]):
             append(key, row)
             last_key = key
         self._last_key = last_key
+
+
+class Survey:
+    """Checks chunks as ``Restore`` does, to the last row, and keeps only numbers: for who wants to know what
+    a snapshot holds, and whether it can be restored.
+    """
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._rows = _Counted()
+        self._restore = Restore(self._note, self._rows)
+
+    @property
+    def keys(self) -> int:
+        """How many have been fed."""
+        return len(self._rows)
+
+    def feed(self, chunk: bytes) -> None:
+        """As ``Restore.feed``."""
+        self._restore.feed(chunk)
+
+    def finish(self) -> None:
+        """As ``Restore.finish``; then ``revision`` is the machine's."""
+        self._restore.finish()
+
+    def _note(self, revision: int, rows: OrderedRows, sessions: Sessions) -> None:
+        self.revision = revision
+
+
+class _Counted(OrderedRows):
+    """Rows that are counted and let go."""
+
+    def append(self, key: bytes, row: bytes) -> None:
+        self._len += 1
+
+
+def founding_chunks(chunks: Iterable[bytes], bump_revision: int) -> Iterator[bytes]:
+    """A machine's chunks as those of a new cluster's: no sessions, for there are no batches of its nodes yet,
+    and the old nodes' may have their names; and a revision that is ``bump_revision`` higher, beyond what
+    anyone has seen of the old cluster. The keys are as they were.
+
+    Raises ValueError where the revision would be too large, or for a head that is none; the rest isn't
+    checked (``Survey`` does).
+    """
+    rest = filter(None, chunks)
+    head = _unpack(next(rest, b""), _MAX_HEAD_VALUES)
+    if len(head) != 4 or head[0] != VERSION:
+        raise ValueError("the first chunk is no machine's")
+    _, revision, keys, nodes = head
+    if not revision <= revision + bump_revision <= MAX_REVISION:
+        raise ValueError(f"revision {revision} can't be raised by {bump_revision}")
+    yield bytes(msgpack.packb([VERSION, revision + bump_revision, keys, 0]))
+    yield from islice(rest, nodes, None)
 
 
 def _take_nothing(chunk: bytes) -> None:

@@ -12,6 +12,8 @@ from raftkv.kv.row import Item, item_of, mod_revision_of, pack_header, pack_type
 
 __all__ = ["Item", "Page", "Store", "prefix_end"]
 
+MAX_IMAGES = 4  # at a time: a node's own snapshot, and backups
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -22,12 +24,12 @@ class Page:
 
 
 class Store:
-    """NB: whatever changes a row must take a new revision, and show the old row to the image first."""
+    """NB: whatever changes a row must take a new revision, and show the old row to the images first."""
 
     def __init__(self) -> None:
         self.revision = 0
         self._rows = OrderedRows()
-        self._image: Image | None = None
+        self._images: list[Image] = []
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -49,8 +51,8 @@ class Store:
         if old is None:
             self._rows.add(key, pack_typed(value, revision, revision, 1, content_type))
             return 1
-        if self._image is not None:
-            self._image.keep(key, old)
+        for image in self._images:
+            image.keep(key, old)
         create_revision, _, version, _ = unpack_header(old)
         version += 1
         if content_type is None:
@@ -64,8 +66,8 @@ class Store:
         old = self._rows.bucket(key).get(key)
         if old is None:
             return False
-        if self._image is not None:
-            self._image.keep(key, old)
+        for image in self._images:
+            image.keep(key, old)
         self.revision += 1
         self._rows.remove(key)
         return True
@@ -97,27 +99,28 @@ class Store:
         return Page(items, more=False)
 
     def image(self) -> Image:
-        """The store as it is now, to be read while it goes on. Raises RuntimeError while there is one; it
-        lasts until it is released.
+        """The store as it is now, to be read while it goes on. It lasts until it is released; raises
+        RuntimeError while there are ``MAX_IMAGES``.
         """
-        if self._image is not None:
-            raise RuntimeError("an image of the store is being read; release it first")
-        self._image = Image(self._rows, self.revision)
-        return self._image
+        if len(self._images) == MAX_IMAGES:
+            raise RuntimeError(f"{MAX_IMAGES} images of the store are being read; release one first")
+        image = Image(self._rows, self.revision)
+        self._images.append(image)
+        return image
 
     def release(self, image: Image) -> None:
         """``image`` won't be read on. Does nothing if it was released before."""
-        if self._image is image:
-            self._image = None
+        if image in self._images:
+            self._images.remove(image)
 
     def become(self, revision: int, rows: OrderedRows) -> OrderedRows:
-        """Hold ``rows`` at ``revision`` instead of what is returned. An image that is being read goes on, of
+        """Hold ``rows`` at ``revision`` instead of what is returned. Images that are being read go on, of
         the former rows.
         """
         former = self._rows
         self.revision = revision
         self._rows = rows
-        self._image = None
+        self._images = []
         return former
 
 

@@ -5,6 +5,7 @@ order.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import random
 import signal
@@ -38,6 +39,7 @@ from raftkv.storage.charter import Charter, write_charter
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import OsFiles
+from raftkv.storage.founding import read_token
 from raftkv.storage.segment import EXIT_DAMAGED
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
@@ -328,6 +330,7 @@ async def _serve(config: Config) -> None:
     files = OsFiles()
     data_dir = DataDir.open(files, config.data_dir)
     try:
+        config = dataclasses.replace(config, cluster_token=read_token(files, data_dir.path))
         gc.disable()  # what is read stays: looking for garbage in it would double the time
         beginning = await joining.begin(config, files, data_dir.path)
         charter = beginning.charter

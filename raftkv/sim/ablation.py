@@ -26,7 +26,7 @@ from raftkv.consensus.types import Entry, Index, Mark, NodeId, Write
 from raftkv.errors import Outcome
 from raftkv.kv.session import BatchId, Sessions
 from raftkv.replica import Replica
-from raftkv.sim import broken_handover
+from raftkv.sim import broken_handover, broken_snapshots
 from raftkv.sim.files import SimFile, SimFiles
 from raftkv.sim.run import Report, play
 from raftkv.sim.server import SimServer
@@ -338,4 +338,19 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("wished candidates get spent votes", (broken_handover.spent_votes_given(),)),
     Ablation("told to stand without the whole log", (broken_handover.told_too_early(),)),
     Ablation("every candidate says it is wished for", (broken_handover.everybody_wished_for(),)),
+    Ablation("snapshot installed before it is durable", (broken_snapshots.installed_before_durable(),)),
+    Ablation("log cut up to the newest snapshot", (broken_snapshots.older_one_cannot_be_used(),)),
+    Ablation("only the newest snapshot kept", (broken_snapshots.only_the_newest_kept(),)),
+    Ablation("sessions left out of snapshots", (broken_snapshots.sessions_left_out(),)),
+    Ablation("snapshots hold later writes", (broken_snapshots.later_writes_exported(),)),
+    Ablation("install cuts what follows", (broken_snapshots.suffix_truncated(),)),
+    Ablation("machine not swapped at install", (broken_snapshots.machine_not_swapped(),)),
+    Ablation("start applies what the snapshot has", (broken_snapshots.applied_ignored(),)),
+    Ablation("log forgotten beyond the snapshot", (broken_snapshots.compacted_beyond(),)),
+    Ablation("snapshot named after a later entry", (broken_snapshots.named_too_late(),)),
+    Ablation("an earlier snapshot installed", (broken_snapshots.stale_one_used(),)),
+    Ablation("snapshot refused in silence", (broken_snapshots.refused_in_silence(),)),
+    Ablation("snapshots not checked at a start", (broken_snapshots.damage_not_noticed(),)),
+    Ablation("installed boundary not written", (broken_snapshots.boundary_not_written(),)),
+    Ablation("pieces of two snapshots mixed", (broken_snapshots.pieces_of_two(),)),
 )

@@ -25,62 +25,97 @@ from raftkv.consensus.messages import (
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import Entry, HardState, Index, NodeId, Term
+from raftkv.consensus.types import (
+    NO_SNAPSHOT,
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    NodeId,
+    SnapshotMeta,
+    Term,
+)
 from raftkv.sim.disk import Durable
 from raftkv.sim.world import World
+from raftkv.storage.wal import GroupState
 
 
 class Checks:
-    def __init__(self, world: World, disks: Mapping[NodeId, Durable]) -> None:
+    def __init__(self, world: World, disks: Mapping[NodeId, Durable], committed: list[Entry]) -> None:
+        """``committed``: what any node ever called committed, from index 1; added to here."""
         self._world = world
         self._disks = disks
         self.on_election: Callable[[NodeId], None] = lambda leader: None
         self.on_commit: Callable[[NodeId], None] = lambda node: None  # it was the first to commit something
-        self.committed: list[Entry] = []  # what any node ever called committed, from index 1
+        self.committed = committed
+        self.batches: list[int] = [0]  # by index: how many of them are batches, up to there
         self._commit_terms: list[Term] = []  # the term of that node then
         self._leaders: dict[Term, NodeId] = {}
         self._entries: dict[tuple[int, int], tuple[Entry, int]] = {}  # (index, term) -> (entry, term before)
         self._votes: dict[tuple[Term, NodeId], NodeId] = {}
         self._commits: dict[NodeId, Index] = {}  # in this life of each node
+        self._boundaries: dict[NodeId, SnapshotMeta] = {}  # where its log began at its last turn
         self._told: set[tuple[Term, NodeId]] = set()  # who was told to stand, in whose term
         self._handing: dict[NodeId, tuple[Term, Index]] = {}  # who hands over, and where its log ends
 
     # -- a node's life -------------------------------------------------------------------------------------
 
     def restarted(
-        self, name: NodeId, incarnation: int, hard_state: HardState, entries: Sequence[Entry]
+        self, name: NodeId, incarnation: int, state: GroupState, snapshot: SnapshotMeta | None
     ) -> None:
-        """What the WAL recovered must be what was durable, and at most the batch that was being written."""
-        durable, found = self._disks[name], (hard_state, list(entries))
+        """What was recovered must be what was durable, and at most the batch that was being written; what a
+        log no longer has, ``snapshot`` covers.
+        """
+        durable, boundary = self._disks[name], state.boundary
+        self._check_boundary(name, boundary)
+        entries = [*self.committed[: boundary.index], *state.entries]
+        found = state.hard_state, entries
         if incarnation <= durable.incarnation:
             raise InvariantBroken(f"{name} starts as incarnation {incarnation} after {durable.incarnation}")
-        if found != (durable.hard_state, durable.entries):
-            if found != durable.with_unconfirmed():
+        if found != durable.joined(snapshot):
+            if found != durable.with_unconfirmed().joined(snapshot):
                 raise InvariantBroken(
-                    f"durability: {name} recovers {hard_state} and {len(entries)} entries; its disk had "
-                    f"confirmed {durable.hard_state} and {len(durable.entries)} entries"
+                    f"durability: {name} recovers {state.hard_state} and {len(entries)} entries; its disk "
+                    f"had confirmed {durable.hard_state} and {len(durable.entries)} entries"
                 )
             self._world.probes["unsynced batch survived"] += 1
-        durable.hard_state, durable.entries = hard_state, list(entries)
+        durable.hard_state, durable.entries = found
         durable.incarnation, durable.unconfirmed = incarnation, []
+        durable.covered = snapshot.index if snapshot else Index(0)
+        durable.floor = max(durable.floor, boundary.index)
         self._commits.pop(name, None)
+        self._boundaries[name] = boundary
         self.disk_changed(was_cut=True)
+
+    def _check_boundary(self, name: NodeId, boundary: SnapshotMeta) -> None:
+        """Where a log begins is committed."""
+        at = self.committed[boundary.index - 1] if 0 < boundary.index <= len(self.committed) else None
+        position = SnapshotMeta(at.index, at.term, at.time_ms) if at else NO_SNAPSHOT
+        if boundary != position:
+            raise InvariantBroken(f"{name} begins its log after {boundary}, which was never committed")
 
     def disk_changed(self, was_cut: bool) -> None:
         """What is committed must stay on a majority's disks, whatever replaces it on one."""
         if was_cut:
             self._world.probes["conflicting suffix cut"] += 1
             if self.committed:
-                check_durability(self.committed[-1], self._logs())
+                self._check_durability()
 
-    def _logs(self) -> list[list[Entry]]:
-        return [durable.entries for durable in self._disks.values()]
+    def _check_durability(self) -> None:
+        """By a log, or by a snapshot that covers it."""
+        last = self.committed[-1]
+        disks = self._disks.values()
+        check_durability(
+            last, [self.committed if disk.covered >= last.index else disk.entries for disk in disks]
+        )
 
     # -- a turn --------------------------------------------------------------------------------------------
 
     def turn_ended(self, node: Node, ready: Ready) -> None:
         if isinstance(node.role, Leader):
             self._leads(node)
+        if node.log.boundary is not self._boundaries.get(node.node_id):
+            self._log_begins(node)
         if ready.write is not None and ready.write.entries:
             self._log_changed(node, ready.write.entries)
         self._commit_moved(node)
@@ -88,6 +123,14 @@ class Checks:
         for entry in ready.committed:
             if self.committed[entry.index - 1] is not entry and self.committed[entry.index - 1] != entry:
                 raise InvariantBroken(f"state machine safety: {node.node_id} applies {entry}")
+
+    def _log_begins(self, node: Node) -> None:
+        """Later than before: a durable snapshot must cover what is gone."""
+        name, boundary = node.node_id, node.log.boundary
+        self._check_boundary(name, boundary)
+        if boundary.index > self._disks[name].covered:
+            raise InvariantBroken(f"{name} begins its log after {boundary}, and has no such snapshot")
+        self._boundaries[name] = boundary
 
     def _leads(self, node: Node) -> None:
         term = node.current_term
@@ -113,8 +156,8 @@ class Checks:
         for envelope in ready.messages:
             if isinstance(envelope.message, TimeoutNow):
                 self._told.add((envelope.term, envelope.receiver))
-                durable = self._disks[envelope.receiver].entries
-                if node.log.slice(at[1], 0) != tuple(durable[at[1] - 1 : at[1]]):
+                last = node.log.meta_at(at[1])
+                if not self._disks[envelope.receiver].holds(last):
                     raise InvariantBroken(f"handover: {envelope.receiver} is told to stand without {at[1]}")
 
     def handover_answered(self, name: NodeId, result: object) -> None:
@@ -149,9 +192,11 @@ class Checks:
         check_commit_monotonic(name, before, after)
         self._commits[name] = after
         known = len(self.committed)
-        for entry in node.log.slice(Index(before + 1), 1 << 62, after):
+        start = max(before, node.log.boundary.index)
+        for entry in node.log.slice(Index(start + 1), 1 << 62, after):
             if entry.index > len(self.committed):
                 self.committed.append(entry)
+                self.batches.append(self.batches[-1] + (entry.kind is EntryKind.BATCH))
                 self._commit_terms.append(node.current_term)
             elif self.committed[entry.index - 1] is not entry and self.committed[entry.index - 1] != entry:
                 raise InvariantBroken(
@@ -166,7 +211,7 @@ class Checks:
                     f"{self.committed[-1].term} by counting (section 5.4.2)"
                 )
             self._world.note(f"{name}@{node.current_term} commits {after}")
-            check_durability(self.committed[-1], self._logs())
+            self._check_durability()
             self.on_commit(name)
 
     # -- promises ------------------------------------------------------------------------------------------

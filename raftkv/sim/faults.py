@@ -7,30 +7,27 @@ All else may strike everyone at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 
 from raftkv.consensus.types import NodeId
 from raftkv.sim.files import Tear
 from raftkv.sim.leaving import Handover
-from raftkv.sim.network import Link, Network
+from raftkv.sim.link_faults import LinkFaults
+from raftkv.sim.network import Network
 from raftkv.sim.plan import Plan
 from raftkv.sim.schedule import Strike
 from raftkv.sim.server import SimServer
 from raftkv.sim.world import World
 
 
-class Faults:
+class Faults(LinkFaults):
     def __init__(self, world: World, plan: Plan, network: Network, servers: Sequence[SimServer]) -> None:
-        self._world = world
-        self._random = world.random
-        self._plan = plan
-        self._network = network
-        self._servers = list(servers)
-        self._names = [server.name for server in servers]
-        self._over = False
+        super().__init__(world, plan, network, servers)
         self._ambush_until_ms = float("-inf")
+        self._snapshots_struck_until_ms = float("-inf")
+        self._snapshot_strikes = 0.0
         self.struck: list[Strike] = []
 
     def start(self, schedule: Sequence[Strike]) -> None:
@@ -52,15 +49,6 @@ class Faults:
             self._world.probes[f"fault {strike.kind}"] += 1
         self._random = self._world.random
 
-    def _later(self, call: Callable[[], None]) -> None:
-        """After an outage, unless all are over by then."""
-
-        def end() -> None:
-            if not self._over:
-                call()
-
-        self._world.after(self._random.expovariate(1 / self._plan.outage_ms), end)
-
     # -- processes -----------------------------------------------------------------------------------------
 
     def server_ended(self, server: SimServer) -> None:
@@ -77,16 +65,6 @@ class Faults:
             if self._random.random() < 0.05:
                 server.files.fuse = self._random.randrange(8)
             server.start()
-
-    def _pick(self) -> SimServer | None:
-        """One that is up; who leads is picked as often as all others."""
-        living = [server for server in self._servers if server.is_up]
-        leading = [server for server in living if server.leads]
-        return self._random.choice(self._random.choice((leading or living, living))) if living else None
-
-    def _pick_name(self) -> NodeId:
-        server = self._pick()
-        return server.name if server else self._names[0]
 
     def _power_cut(self) -> bool:
         server = self._pick()
@@ -202,6 +180,41 @@ class Faults:
             self._later(server.resume)
         return server is not None
 
+    # -- snapshots -----------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> bool:
+        """Sometimes its connections break soon after: then it begins anew with followers whose answers are on
+        their way, and no longer has what they lack.
+        """
+        server = self._pick()
+        if server is None:
+            return False
+        server.in_process(server.snapshots.take)
+        if self._random.random() < 0.5:
+            pause_ms = self._random.expovariate(1 / (5 * self._plan.fsync_ms))
+            self._world.after(pause_ms, partial(self._lose_connections, server))
+        return True
+
+    def _lose_connections(self, server: SimServer) -> None:
+        for other in self._names:
+            if other != server.name and not self._over:
+                self._network.disconnect(server.name, other, [server.name])
+
+    def _snapshot_ambush(self) -> bool:
+        self._snapshots_struck_until_ms = (
+            self._world.now_ms + self._random.uniform(1, 4) * self._plan.outage_ms
+        )
+        self._snapshot_strikes = self._random.choice((0.1, 0.3))
+        return True
+
+    def in_snapshot(self, server: SimServer) -> None:
+        """It takes, sends or gets one right now."""
+        is_struck = self._world.now_ms < self._snapshots_struck_until_ms and not self._over
+        if is_struck and self._random.random() < self._snapshot_strikes:
+            strikes = self._strike_down, self._strike_down, self._cut_off, SimServer.kill
+            self._world.probes["struck amid a snapshot"] += 1
+            self._world.after(0.0, partial(self._spring, server, server.life, self._random.choice(strikes)))
+
     # -- disks ---------------------------------------------------------------------------------------------
 
     def _slow_disk(self) -> bool:
@@ -235,107 +248,14 @@ class Faults:
         return True
 
     def _flipped_bit(self) -> bool:
-        """In what was confirmed: it must refuse its next start, so it counts as lost from now on."""
+        """In what was confirmed. It counts as lost as long as that file is there: for it must refuse to
+        start, or start from an older snapshot.
+        """
         damaged = sum(server.is_damaged for server in self._servers)
         server = self._pick()
         if server is None or server.is_damaged or damaged >= (self._plan.size - 1) // 2:
             return False
-        server.is_damaged = True
         self._world.note(f"{server.name} disk flips {server.files.flip_bit()}")
+        if self._random.random() < 0.5:
+            server.kill()  # at a start it is seen
         return True
-
-    # -- links ---------------------------------------------------------------------------------------------
-
-    def _cut(self, links: Iterable[Link]) -> bool:
-        """For an outage. Each broken connection is noticed, or not."""
-        cut = self._network.cut(links)
-        self._world.note("cut " + " ".join(f"{a}→{b}" for a, b in cut))
-        notice = self._random.choice((0.0, 0.5, 1.0))
-        for one, other in cut:
-            if self._random.random() < notice:
-                self._network.disconnect(one, other, [other])
-        self._later(partial(self._mend, cut))
-        return bool(cut)
-
-    def _mend(self, cut: list[Link]) -> None:
-        self._world.note("mend " + " ".join(f"{a}→{b}" for a, b in cut))
-        self._network.mend(cut)
-
-    def _isolate(self) -> bool:
-        one = self._pick_name()
-        return self._cut(link for link in self._network.links if one in link)
-
-    def _deafen(self) -> bool:
-        one = self._pick_name()
-        return self._cut(link for link in self._network.links if link[1] == one)
-
-    def _mute(self) -> bool:
-        one = self._pick_name()
-        return self._cut(link for link in self._network.links if link[0] == one)
-
-    def _halves(self) -> tuple[list[NodeId], list[NodeId]]:
-        names = self._random.sample(self._names, len(self._names))
-        at = self._random.randint(1, max(1, len(names) - 1))
-        return names[:at], names[at:]
-
-    def _split(self) -> bool:
-        one, _ = self._halves()
-        return self._cut(link for link in self._network.links if (link[0] in one) != (link[1] in one))
-
-    def _bridge(self) -> bool:
-        one, _ = self._halves()
-        bridge = self._random.choice(self._names)
-        return self._cut(
-            link
-            for link in self._network.links
-            if bridge not in link and (link[0] in one) != (link[1] in one)
-        )
-
-    def _two(self) -> tuple[NodeId, NodeId] | None:
-        if len(self._names) < 2:
-            return None
-        one, other = self._random.sample(self._names, 2)
-        return one, other
-
-    def _cut_pair(self) -> bool:
-        two = self._two()
-        return two is not None and self._cut([two, (two[1], two[0])])
-
-    def _one_way(self) -> bool:
-        two = self._two()
-        return two is not None and self._cut([two])
-
-    def _lose_connection(self) -> bool:
-        two = self._two()
-        if two is None:
-            return False
-        told = [name for name in two if self._random.random() < 0.5]
-        notice = "with" if told else "without"
-        self._world.probes[f"connection lost {notice} notice"] += 1
-        self._world.note(f"{two[0]} and {two[1]} lose their connection {notice} notice")
-        self._network.disconnect(*two, told)
-        return True
-
-    def _clog_node(self, name: NodeId, for_ms: float) -> None:
-        links = [link for link in self._network.links if name in link]
-        self._network.clog(links, self._world.now_ms + for_ms)
-
-    def _clog(self) -> bool:
-        two = self._two()
-        if two is not None:
-            for_ms = self._random.expovariate(1 / self._plan.outage_ms)
-            self._network.clog([two], self._world.now_ms + for_ms)
-        return two is not None
-
-    def _swizzle(self) -> bool:
-        """Each is clogged at its own time and freed at its own time, so the orders differ."""
-        for name in self._names:
-            if self._random.random() < 0.5:
-                begin_ms = self._random.uniform(0, self._plan.outage_ms)
-                for_ms = self._random.uniform(0, 2 * self._plan.outage_ms)
-                self._world.after(begin_ms, partial(self._clog_unless_over, name, for_ms))
-        return len(self._names) > 1
-
-    def _clog_unless_over(self, name: NodeId, for_ms: float) -> None:
-        if not self._over:
-            self._clog_node(name, for_ms)

@@ -42,6 +42,7 @@ class Inode:
     durable: bytearray = field(default_factory=bytearray)
     dirty: list[tuple[int, int]] = field(default_factory=list)  # ranges that the next sync writes
     synced_bytes: int = 0  # how much of it a sync confirmed
+    is_flipped: bool = False  # a bit of that was
 
     def write_back(self, ranges: list[tuple[int, int]]) -> None:
         for start, end in ranges:
@@ -69,6 +70,13 @@ def split(start: int, end: int) -> list[tuple[int, int]]:
     """[start, end) by sectors of the file."""
     starts = [start, *range(start - start % SECTOR_BYTES + SECTOR_BYTES, end, SECTOR_BYTES)]
     return list(zip(starts, [*starts[1:], end], strict=True))
+
+
+def flipped(names: dict[Path, Inode]) -> list[str]:
+    """Of segments and snapshots. What was set aside as damaged is none any more."""
+    return sorted(
+        path.name for path, inode in names.items() if inode.is_flipped and path.suffix in (".log", ".snap")
+    )
 
 
 class SimFile:
@@ -180,14 +188,28 @@ class SimFiles:
             names[path] = inode
 
     def flip_bit(self) -> str:
-        """Flip a bit of what is in a segment and was confirmed as durable; says where."""
-        segments = [path for path, inode in self._durable_names.items() if inode.synced_bytes]
-        path = self.random.choice([path for path in segments if path.suffix == ".log"])
+        """Flip a bit of what is in a segment or snapshot and was confirmed as durable; says where."""
+        suffix = self.random.choice((".log", ".snap"))
+        durable = [path for path, inode in self._durable_names.items() if inode.synced_bytes]
+        paths = sorted(path for path in durable if path.suffix == suffix)
+        if suffix == ".snap" and self.random.random() < 0.8:
+            paths = paths[-1:]  # the newest: the other is hardly ever read
+        path = self.random.choice(paths or [path for path in durable if path.suffix == ".log"])
         inode = self._durable_names[path]
+        inode.is_flipped = True
         at, bit = self.random.randrange(inode.synced_bytes), self.random.randrange(8)
         inode.durable[at] ^= 1 << bit
         inode.cached[at] ^= 1 << bit
         return f"bit {bit} of byte {at} of {path.name}"
+
+    @property
+    def has_damage(self) -> bool:
+        """Whether a bit was flipped in a file that is there, or may be there again after a crash."""
+        return any(map(flipped, (self._names, self._durable_names, *self._changes)))
+
+    def damaged_names(self) -> list[str]:
+        """The segments and snapshots that a process finds damaged if it starts now."""
+        return flipped(self._names)
 
     def mend(self) -> None:
         """No more faults from here on."""

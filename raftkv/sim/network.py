@@ -25,6 +25,7 @@ from raftkv.sim.trace import in_words
 from raftkv.sim.world import World
 from raftkv.wire.codec import decode_envelopes, encode_envelopes
 
+STREAM_LOSS = 10  # a piece of a stream is lost so much less often than a frame: then its connection is
 CODED = 0.02  # share of frames that go through the wire's encoding, too
 
 Link = tuple[NodeId, NodeId]
@@ -117,6 +118,22 @@ class Network:
         state.frames -= 1
         if state.connection == connection and not state.cuts:
             self.deliver(link[1], frame)
+
+    def carry(self, link: Link, connection: int, slow_ms: float, then: Callable[[], None]) -> None:
+        """A piece of a stream, beside the frames, over a connection that was open as number ``connection``:
+        ``then`` happens when it has come, unless that has broken by then. Nobody is told if it has.
+        """
+        state, world, plan = self.links[link], self.world, self.plan
+        breaks = not self.calm and world.random.random() < plan.loss / STREAM_LOSS
+        if breaks or state.cuts:
+            return
+        delay_ms = plan.least_delay_ms + world.random.expovariate(1 / plan.mean_delay_ms) + slow_ms
+        arrival_ms = max(world.now_ms + delay_ms, state.clogged_until_ms)
+        world.at(arrival_ms, partial(self._carried, state, connection, then))
+
+    def _carried(self, state: LinkState, connection: int, then: Callable[[], None]) -> None:
+        if state.connection == connection and not state.cuts:
+            then()
 
     def _probe(self, envelope: Envelope) -> None:
         match envelope.message:

@@ -30,7 +30,10 @@ FAULTS = (
     "read_error",
     "disk_full",
     "flipped_bit",
+    "snapshot",  # somebody asks for one now
+    "snapshot_ambush",  # for a while, who takes, sends or gets one is struck in the middle of it
     "isolate",
+    "isolate_long",  # until the others' logs have gone on without it
     "deafen",  # it sends, and hears nothing
     "mute",  # it hears, and nobody hears it
     "split",
@@ -55,12 +58,22 @@ class NetworkPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotPlan:
+    log_bytes: int  # applied since the last one, of which the next is taken; 0: only when asked for
+    margin: int  # entries that stay in memory for slow followers
+    chunk_ms: float  # mean, between two chunks that are written
+    stream_ms: float  # mean, of a chunk's way to another node, beyond what a frame takes
+    patience_ms: float  # without news of a stream until it is given up
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     size: int
     timing: Timing
     limits: Limits
     replica_limits: ReplicaLimits
     network: NetworkPlan
+    snapshots: SnapshotPlan
     fsync_ms: float  # mean
     segment_bytes: int
     clock_drift: float  # clocks run at rates from 1 - this to 1 + this
@@ -100,6 +113,7 @@ def draw(random: Random) -> Plan:
             replay_ms=uniform(0.5, 3) * timing.election_timeout_max_ms,
             max_frames=pick((3, 20, 1000)),
         ),
+        snapshots=_snapshots(random, timing),
         fsync_ms=pick((0.2, 1.0, 5.0, 20.0)),
         segment_bytes=pick((4096, 16384, 1 << 20)),
         clock_drift=pick((0.0, 0.01, 0.1)),
@@ -113,6 +127,16 @@ def draw(random: Random) -> Plan:
         reads=uniform(0.1, 0.7),
         conditions=pick((0.0, 0.3, 0.8)),
         value_bytes=pick((0, 20, 2000)),
+    )
+
+
+def _snapshots(random: Random, timing: Timing) -> SnapshotPlan:
+    return SnapshotPlan(
+        log_bytes=random.choice((0, 0, 200, 1000, 4000, 20000)),
+        margin=random.choice((0, 0, 3, 30)),
+        chunk_ms=random.choice((0.1, 1.0, 20.0)),
+        stream_ms=random.choice((0.05, 1.0, 0.1 * timing.election_timeout_min_ms)),
+        patience_ms=random.uniform(0.5, 2) * timing.election_timeout_max_ms,
     )
 
 

@@ -45,6 +45,21 @@ PROBES = (
     "request not applied",
     "request unknown",
     "segment begun",
+    "segment dropped",
+    "snapshot taken",
+    "snapshot not written",
+    "snapshot overtaken by one installed",
+    "snapshot installed",
+    "snapshot not needed",
+    "snapshot of an old term not installed",
+    "snapshot of second generation",
+    "snapshot found damaged",
+    "start from a snapshot",
+    "older snapshot used",
+    "log used without its snapshot",
+    "stream cut in the middle",
+    "stale-term stream refused",
+    "struck amid a snapshot",
 )
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.quorum import majority
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import NodeId
+from raftkv.consensus.types import Entry, NodeId
 from raftkv.sim.checks import Checks
-from raftkv.sim.clients import Clients, Operation
+from raftkv.sim.clients import Clients
 from raftkv.sim.disk import Durable
 from raftkv.sim.faults import Faults
 from raftkv.sim.files import Tear
@@ -67,17 +67,20 @@ class Run:
         strikes = draw_schedule(self.world.random, self.plan.faults, self.plan.duration_ms)
         self.schedule = [strike for strike in strikes if only is None or strike.number in only]
         names = self.plan.membership.voters
-        disks = {name: Durable() for name in names}
+        committed: list[Entry] = []
+        disks = {name: Durable(committed) for name in names}
         self.reference = Reference()
-        self.checks = Checks(self.world, disks)
+        self.checks = Checks(self.world, disks, committed)
         self.network = Network(self.world, self.plan.network, names, self._deliver, self._peer_lost)
         self.clients = Clients(self.world, self.plan, self.reference)
         around = Surroundings(
             self.world, self.plan, self.checks, self.reference, self.network, self._answered, self._ended
         )
         self.servers = {name: SimServer(name, around, disks[name]) for name in names}
+        around.servers = self.servers
         self.clients.servers = list(self.servers.values())
         self.faults = Faults(self.world, self.plan, self.network, self.clients.servers)
+        around.on_stage = self.faults.in_snapshot
         self.checks.on_election, self.checks.on_commit = self.faults.elected, self.faults.committed
 
     # -- what ties the parts together ----------------------------------------------------------------------
@@ -153,16 +156,22 @@ class Run:
         )
 
     def _serve(self, core: Sequence[SimServer]) -> None:
-        """A write and a read through every survivor, which must succeed."""
+        """A write and a read through every survivor, which must succeed. Only whose result came within a
+        snapshot may not know, and is asked again.
+        """
         patience_ms = RECOVERS_WITHIN_TIMEOUTS * self.plan.timing.election_timeout_max_ms
-        asked: list[Operation] = []
-        for server in core:
-            for is_read in (False, True):
-                asked.append(self.clients.ask(0, server, patience_ms, is_read=is_read))
-        self._until(2 * patience_ms, lambda: all(operation.outcome for operation in asked), core)
-        for operation in asked:
-            if operation.outcome != "ok":
-                raise NotLive(f"{operation} at {operation.server.name}: {operation.outcome}")
+        waiting = [(server, is_read) for server in core for is_read in (False, True)]
+        while waiting:
+            installed = {server.name: server.snapshots.installed for server in core}
+            asked = [self.clients.ask(0, server, patience_ms, is_read=is_read) for server, is_read in waiting]
+            self._until(2 * patience_ms, lambda asked=asked: all(each.outcome for each in asked), core)
+            waiting = []
+            for operation in asked:
+                server, was_unknown = operation.server, operation.outcome == "unknown"
+                if was_unknown and server.snapshots.installed > installed[server.name]:
+                    waiting.append((server, operation.is_read))
+                elif operation.outcome != "ok":
+                    raise NotLive(f"{operation} at {server.name}: {operation.outcome}")
 
     def _until(self, within_ms: float, done: object, core: Sequence[SimServer]) -> None:
         assert callable(done)

@@ -1,38 +1,39 @@
-"""A node's process in virtual time: its starts, turns, timers, pauses and ends, as ``server/driver.py`` and
+"""A node's process in virtual time: its starts, turns, timers and ends, as ``server/driver.py`` and
 ``server/app.py`` do them, with another disk and other links.
-
-A call scheduled for a process happens only if that process still lives then; while it is paused such calls
-wait. A process's own clock runs at its own rate from its own start.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from raftkv.consensus.invariants import InvariantBroken
 from raftkv.consensus.log import Log
 from raftkv.consensus.messages import Envelope, TimeoutNow
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import GroupId, NodeId
+from raftkv.consensus.types import GroupId, Index, NodeId
 from raftkv.errors import RaftkvError, ShuttingDown, StartError
 from raftkv.kv.machine import Applied, KvMachine
 from raftkv.replica import Replica
 from raftkv.sim.checks import Checks
 from raftkv.sim.disk import Durable, SimDisk
-from raftkv.sim.files import PowerCut, SimFiles, Tear
+from raftkv.sim.files import PowerCut, Tear
 from raftkv.sim.leaving import Leaving
 from raftkv.sim.network import Network
 from raftkv.sim.plan import Plan
+from raftkv.sim.process import Process
 from raftkv.sim.reference import Reference
-from raftkv.sim.world import Call, World
+from raftkv.sim.snapshots import Snapshots
+from raftkv.sim.world import World
 from raftkv.storage.segment import EXIT_DAMAGED, EXIT_DISK
-from raftkv.storage.wal import GroupState, Recovered, Wal
+from raftkv.storage.start import Opened, open_storage
+from raftkv.storage.wal import GroupState
 from raftkv.waiting import Answer
 
 DIRECTORY = Path("/data")
@@ -51,6 +52,8 @@ class Surroundings:
     network: Network
     answered: Callable[[SimServer, Answer], None]
     on_end: Callable[[SimServer], None]  # its process has ended
+    on_stage: Callable[[SimServer], None] = lambda server: None  # it is in the middle of a snapshot
+    servers: dict[NodeId, SimServer] = field(default_factory=dict)
 
 
 class _Watched(Protocol):
@@ -70,69 +73,81 @@ class WatchedMachine(KvMachine):
         return applied
 
 
-class SimServer:
+class SimServer(Process):
     def __init__(self, name: NodeId, around: Surroundings, durable: Durable) -> None:
-        self.name = name
-        self.files = SimFiles(around.world.random)
+        super().__init__(name, around.world)
         self.durable = durable
-        self.is_up = False
         self.is_leaving = False  # it was told to stop
         self.door_is_open = True
-        self.is_damaged = False  # a bit of its disk was flipped: it must never start again
         self.slow_ms = 0.0  # what each sync takes longer
         self.machine = WatchedMachine(self._applied)
         self.replica: Replica | None = None
-        self.life = 0
         self._around = around
-        self._world = around.world
-        self.resumed_ms = 0.0
-        self._paused = False
-        self._deferred: list[Call] = []
-        self._start_clock(1.0)
 
     # -- its life ------------------------------------------------------------------------------------------
 
     def start(self) -> bool:
-        """Whether it is up afterwards. Raises ``AssertionError`` where it starts on a damaged disk, or
-        refuses a sound one.
+        """Whether it is up afterwards. Raises ``AssertionError`` where it starts on a damaged log, or
+        refuses a disk from which it can start.
         """
         plan, world, random = self._around.plan, self._world, self._world.random
         self.life += 1
+        self.machine = WatchedMachine(self._applied)
+        damage = self.files.damaged_names()
+        can_start = self.durable.can_start(self.files.names(DIRECTORY), damage)
         try:
-            wal, recovered = Wal.open(
+            opened = open_storage(
                 self.files, DIRECTORY, CLUSTER_ID, self.name, segment_bytes=plan.segment_bytes
             )
+            self._restore(opened)
         except PowerCut:
+            self.durable.start_interrupted(self.files.names(DIRECTORY))
             self._end("loses power while it starts", random.choice(list(Tear)))
             return False
         except StartError as error:
-            self._refused(error)
+            self._refused(error, can_start)
             return False
-        if self.is_damaged:
-            raise AssertionError(f"{self.name} starts on a damaged disk")
-        if recovered.dropped_tail_bytes:
+        if any(name.endswith(".log") for name in damage):
+            raise AssertionError(f"{self.name} starts on a damaged log")
+        if opened.recovered.dropped_tail_bytes:
             world.probes["torn tail dropped"] += 1
+        if opened.set_aside:
+            world.probes["older snapshot used" if opened.snapshot else "log used without its snapshot"] += 1
+        self.durable.found(self.files.names(DIRECTORY), damage, opened.snapshot)
         self._start_clock(1 + random.uniform(-plan.clock_drift, plan.clock_drift))
-        self._build(wal, recovered)
+        self._build(opened)
         self.is_up, self._paused, self._deferred = True, False, []
         self.is_leaving, self.door_is_open = False, True
-        world.note(f"{self.name} starts, incarnation {recovered.incarnation}")
-        self._wake()
+        world.note(f"{self.name} starts, incarnation {opened.recovered.incarnation}")
+        self.wake()
         return True
 
-    def _refused(self, error: StartError) -> None:
+    @property
+    def is_damaged(self) -> bool:
+        return self.files.has_damage
+
+    def _refused(self, error: StartError, can_start: bool) -> None:
         damaged = error.exit_code == EXIT_DAMAGED
-        if damaged != self.is_damaged and not (error.exit_code == EXIT_DISK):
-            raise AssertionError(f"{self.name} refuses a sound disk: {error}")
+        if error.exit_code != EXIT_DISK and (can_start or not damaged):
+            raise AssertionError(f"{self.name} refuses a disk from which it can start: {error}")
         self._world.probes["damage refused" if damaged else "start failed on a bad disk"] += 1
         self._end(f"can't start: {error}", None)
 
-    def _build(self, wal: Wal, recovered: Recovered) -> None:
-        plan = self._around.plan
+    def _restore(self, opened: Opened) -> None:
+        """The machine from its snapshot. Raises ``StartError``."""
+        if opened.snapshot is not None:
+            restoring = self.machine.restorer()
+            with opened.snapshots.open(opened.snapshot) as reader:
+                for chunk in reader:
+                    restoring.feed(chunk)
+            restoring.finish()
+            self._world.probes["start from a snapshot"] += 1
+
+    def _build(self, opened: Opened) -> None:
+        plan, recovered = self._around.plan, opened.recovered
         durable = recovered.groups.get(GroupId(0), GroupState())
-        self._around.checks.restarted(self.name, recovered.incarnation, durable.hard_state, durable.entries)
-        self.machine = WatchedMachine(self._applied)
-        self._position = 0
+        self._around.checks.restarted(self.name, recovered.incarnation, durable, opened.snapshot)
+        applied = opened.snapshot.index if opened.snapshot else Index(0)
         node = Node(
             self.name,
             plan.membership,
@@ -140,18 +155,26 @@ class SimServer:
             now_ms=self.clock_ms,
             hard_state=durable.hard_state,
             log=Log(durable.entries, durable.boundary),
+            applied=applied,
             timing=plan.timing,
             limits=plan.limits,
         )
         self.replica = Replica(
-            node, self.machine, incarnation=recovered.incarnation, limits=plan.replica_limits
+            node,
+            self.machine,
+            incarnation=recovered.incarnation,
+            applied=applied,
+            limits=plan.replica_limits,
         )
+        self.snapshots = Snapshots(self, self._around, opened, durable.boundary.index)
+        self._position = self._around.checks.batches[applied]
+        self._check_machine(whole=True)
         self._disk = SimDisk(
             self._world,
-            wal,
+            opened.wal,
             self.durable,
-            run=self._after,
-            sync_ms=self._sync_ms,
+            run=self.later,
+            sync_ms=self.sync_ms,
             on_confirmed=self._around.checks.disk_changed,
         )
         self._promised: deque[list[Envelope]] = deque()
@@ -160,16 +183,10 @@ class SimServer:
         self._timer_due_ms = float("inf")
         self._timer = 0
 
-    def power_cut(self, tear: Tear) -> None:
-        self._end(f"loses power, {tear.value}", tear)
-
-    def kill(self) -> None:
-        self._end("is killed", None)
-
     def leave(self) -> None:
         """SIGTERM."""
         self.is_leaving = True
-        self._after(0.0, Leaving(self, self._world, self._around.plan).begin)
+        self.later(0.0, Leaving(self, self._world, self._around.plan).begin)
 
     def stop(self) -> None:
         """The end of its own accord: whoever still waits is told."""
@@ -181,63 +198,9 @@ class SimServer:
         for answer in self.replica.fail_all(ShuttingDown, detail):
             self._around.answered(self, answer)
 
-    def _end(self, how: str, tear: Tear | None) -> None:
-        self._world.note(f"{self.name} {how}")
-        if tear is None:
-            self.files.kill()
-        else:
-            self.files.crash(tear)
-        self.is_up, self.replica = False, None
-        self.life += 1
+    def _has_ended(self) -> None:
+        self.replica = None
         self._around.on_end(self)
-
-    def pause(self) -> None:
-        self._world.note(f"{self.name} pauses")
-        self._paused = True
-
-    def resume(self) -> None:
-        if self._paused:
-            self._world.note(f"{self.name} goes on")
-            self._paused, self.resumed_ms = False, self._world.now_ms
-            for call in self._take_deferred():
-                self._world.after(0, call)
-
-    def _take_deferred(self) -> list[Call]:
-        deferred, self._deferred = self._deferred, []
-        return deferred
-
-    # -- time ----------------------------------------------------------------------------------------------
-
-    def _start_clock(self, rate: float) -> None:
-        self._clock_rate = rate
-        self._clock_started_ms = self._world.now_ms
-
-    @property
-    def clock_ms(self) -> float:
-        return (self._world.now_ms - self._clock_started_ms) * self._clock_rate
-
-    def later(self, delay_ms: float, call: Call) -> None:
-        """Within this life, and not while it is paused."""
-        self._after(delay_ms, call)
-
-    def _after(self, delay_ms: float, call: Call) -> None:
-        self._world.after(delay_ms, partial(self._run, self.life, call))
-
-    def _run(self, life: int, call: Call) -> None:
-        """Do ``call`` in the process it was scheduled for, and end that if its disk fails in it."""
-        if life != self.life:
-            return
-        if self._paused:
-            self._deferred.append(partial(self._run, life, call))
-            return
-        try:
-            call()
-        except PowerCut:
-            self.power_cut(self._world.random.choice(list(Tear)))
-        except StartError as error:
-            if error.exit_code != EXIT_DISK:
-                raise
-            self._disk_failed(error)
 
     def _disk_failed(self, error: StartError) -> None:
         """As the driver stops: whoever waits is told, then the process ends."""
@@ -245,7 +208,7 @@ class SimServer:
         self._fail_all("the disk failed")
         self._end(f"stops: {error}", None)
 
-    def _sync_ms(self) -> float:
+    def sync_ms(self) -> float:
         return self.slow_ms + self._world.random.expovariate(1 / self._around.plan.fsync_ms)
 
     # -- what comes in -------------------------------------------------------------------------------------
@@ -254,17 +217,17 @@ class SimServer:
         """Raises ``RaftkvError`` as ``Replica.propose`` does."""
         assert self.replica is not None
         self.replica.propose(command, ticket, self.clock_ms + timeout_ms)
-        self._wake()
+        self.wake()
 
     def barrier(self, ticket: Any, timeout_ms: float) -> None:
         assert self.replica is not None
         self.replica.barrier(ticket, self.clock_ms + timeout_ms)
-        self._wake()
+        self.wake()
 
     def transfer(self, target: NodeId | None, ticket: Any, timeout_ms: float) -> None:
         assert self.replica is not None
         self.replica.transfer(target, ticket, self.clock_ms + timeout_ms)
-        self._wake()
+        self.wake()
 
     @property
     def has_waiting(self) -> bool:
@@ -279,8 +242,7 @@ class SimServer:
         return self.is_up and self.door_is_open and not self._paused
 
     def receive(self, envelopes: Sequence[Envelope]) -> None:
-        if self.is_up:
-            self._run(self.life, partial(self._receive, envelopes))
+        self.in_process(partial(self._receive, envelopes))
 
     def _receive(self, envelopes: Sequence[Envelope]) -> None:
         replica = self.replica
@@ -292,25 +254,24 @@ class SimServer:
                 self._world.probes["TimeoutNow ignored"] += 1
             replica.step(envelope)
         self._note_freshness(replica)
-        self._wake()
+        self.wake()
 
     def peer_lost(self, peer: NodeId) -> None:
-        if self.is_up:
-            self._run(self.life, partial(self._peer_lost, peer))
+        self.in_process(partial(self._peer_lost, peer))
 
     def _peer_lost(self, peer: NodeId) -> None:
         assert self.replica is not None
         self._world.note(f"{self.name} loses {peer}")
         self.replica.clock(self.clock_ms)
         self.replica.peer_lost(peer)
-        self._wake()
+        self.wake()
 
     # -- the turn ------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         if not self._turn_due:
             self._turn_due = True
-            self._after(TURN_MS, self._turn)
+            self.later(TURN_MS, self._turn)
 
     def _turn(self) -> None:
         self._turn_due = False
@@ -321,12 +282,18 @@ class SimServer:
         self._note_freshness(replica)
         self._around.checks.turn_ended(replica.node, ready)
         self._carry_out(ready)
-        for answer in replica.apply(ready):
+        if ready.installed is not None:
+            self.snapshots.installing(ready.installed)
+            self._position = self._around.checks.batches[ready.installed.index]
+        answers = replica.apply(ready)
+        self._check_machine(whole=ready.installed is not None)
+        self.snapshots.turned(ready)
+        for answer in answers:
             if not isinstance(answer[1], RaftkvError) and ready.reads:
                 self._world.probes["read granted"] += 1
             self._around.answered(self, answer)
         if replica.has_more:
-            self._wake()
+            self.wake()
         self._set_timer(replica.due_ms)
 
     def _note_freshness(self, replica: Replica) -> None:
@@ -359,11 +326,14 @@ class SimServer:
         assert self.replica is not None
         self._send_promises(self._promised.popleft())
         self.replica.persisted(ready.mark)
-        self._wake()
+        self.wake()
 
     def _send_promises(self, promises: Sequence[Envelope]) -> None:
         self._around.checks.promises_leave(self.name, promises)
         self._around.network.send(promises)
+
+    def drop_before(self, index: Index) -> None:
+        self._disk.drop_before(index, lambda: None)
 
     def _set_timer(self, due_ms: float) -> None:
         """A timer that is due earlier stays, as in the driver."""
@@ -371,12 +341,25 @@ class SimServer:
             self._timer_due_ms = due_ms
             self._timer += 1
             delay_ms = max(0.0, due_ms - self.clock_ms) / self._clock_rate
-            self._after(delay_ms, partial(self._on_timer, self._timer))
+            self.later(delay_ms, partial(self._on_timer, self._timer))
 
     def _on_timer(self, timer: int) -> None:
         if timer == self._timer:
             self._timer_due_ms = float("inf")
-            self._wake()
+            self.wake()
+
+    def _check_machine(self, *, whole: bool) -> None:
+        """It is where the log was applied to: by its revision, or in ``whole``."""
+        assert self.replica is not None
+        reference, batches = self._around.reference, self._around.checks.batches[self.replica.last_applied]
+        revision = self.machine.store.revision
+        if self._position != batches or revision != reference.revision_after(batches):
+            raise InvariantBroken(
+                f"{self.name} has applied {self._position} batches and is at revision {revision}; it says "
+                f"that it has applied entry {self.replica.last_applied}, which is {batches} batches"
+            )
+        if whole:
+            reference.check_image(self.name, batches, self.machine.export())
 
     def _applied(self, data: bytes, applied: Applied | None) -> None:
         if applied is not None and applied.results is None:

@@ -151,9 +151,11 @@ def newer(path: Path, offset: int, what: str) -> StartError:
     )
 
 
-def disk_failed(path: Path, doing: str, error: OSError) -> StartError:
+_STOPS = "stopping, nothing that depended on it was acknowledged"
+
+
+def disk_failed(path: Path, doing: str, error: OSError, then: str = _STOPS) -> StartError:
     return StartError(
-        f"{path}: {doing} failed: {error.strerror or error}; stopping, nothing that depended on it was "
-        "acknowledged",
+        f"{path}: {doing} failed: {error.strerror or error}; {then}",
         EXIT_UNUSABLE if isinstance(error, PermissionError) else EXIT_DISK,
     )

@@ -1,29 +1,19 @@
 """A snapshot of the machine: one file, whole or not there, its writer and its reader.
 
-A file ``snapshot-<index>-<term>.snap`` is a header of 512 bytes and records (little-endian)::
-
-    header   0 magic `raftkvSN`, 8 version u32, 12 cluster id, 20 index u64, 28 term u64, 36 time_ms u64,
-             44 length of the node id u8, 45 node id, zeros, 508 CRC-32C of the 508 bytes before it
-    record   0 length u32, 4 type u8, 5 three zero bytes, 8 CRC-32C of these 8 bytes and the payload,
-             continued from the record before (from the header's for the first), 12 the payload
-
-The records are one EXTRA, any number of CHUNKs, one END, which says how many chunks and bytes came before it.
+A file ``snapshot-<index>-<term>.snap`` holds the bytes that ``snapshot_bytes`` describes.
 
 Rules:
 
 - A file gets its name only when it is durable (temporary file, fsync, rename, fsync of the directory), so
-  nothing in it can be torn: whatever is wrong is damage. The checksums are chained, so that a record that is
-  missing, there twice or from another place is found too.
+  nothing in it can be torn: whatever is wrong is damage.
 - What is in the chunks and in ``extra`` is the caller's. Nobody may rely on a chunk before the END was read.
-- Numbers of types are on disk: never renumber, never reuse.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,30 +32,29 @@ from raftkv.storage.segment import (
     disk_failed,
     newer,
 )
+from raftkv.storage.snapshot_bytes import (
+    CRC_AT,
+    END,
+    FIELDS,
+    MAGIC,
+    MAX_CHUNK_BYTES,
+    U32,
+    VERSION,
+    RecordType,
+    SnapshotEncoder,
+)
 
-MAX_CHUNK_BYTES = 64 << 20
+__all__ = ["MAX_CHUNK_BYTES", "DamagedSnapshotError", "SnapshotReader", "SnapshotWriter", "snapshot_name"]
+
 SYNC_BYTES = (
     4 << 20
 )  # written between two syncs: so is the last one short, and the page cache never full of it
 
-_MAGIC = b"raftkvSN"
-_VERSION = 1
-# magic, version, cluster id, index, term, time_ms, length of the node id, node id
-_FIELDS = struct.Struct("<8sI8sQQQB64s")
-_CRC_AT = HEADER_BYTES - 4
-_RECORD = struct.Struct("<IB3x")
+_NAME_AT = 44
 _CHECKED_RECORD = struct.Struct("<III")
-_END = struct.Struct("<QQ")
-_U32 = struct.Struct("<I")
 
 _crc = google_crc32c.value
 _extend = google_crc32c.extend
-
-
-class _Type(IntEnum):
-    EXTRA = 1  # what the caller keeps beside the machine
-    CHUNK = 2
-    END = 3  # chunks u64, bytes of the file before this record u64
 
 
 class DamagedSnapshotError(StartError):
@@ -94,19 +83,17 @@ class SnapshotWriter:
         self._files = files
         self._path = temporary.with_name(snapshot_name(meta))
         self._temporary = temporary
-        self._chunks = 0
+        self._encoder = SnapshotEncoder(owner, meta)
         self._unsynced_bytes = 0
         self._size_bytes = 0
         self._file: AppendFile | None = None  # None: finished, aborted or failed
-        header = _encode_header(owner, meta)
-        self._chain: int = _U32.unpack_from(header, _CRC_AT)[0]
         try:
+            beginning = self._encoder.begin(extra)
             try:
                 self._file = files.create(temporary)
-                self._write(header)
             except OSError as error:
                 raise self._failed(error) from error
-            self._append(_Type.EXTRA, extra)
+            self._write(beginning)
         except Exception:
             self.abort()
             raise
@@ -121,14 +108,15 @@ class SnapshotWriter:
 
         Every few MiB it waits until the disk has them.
         """
-        self._append(_Type.CHUNK, chunk)
-        self._chunks += 1
+        self._open_file()
+        self._write(self._encoder.chunk(chunk))
         if self._unsynced_bytes >= SYNC_BYTES:
             self._sync()
 
     def finish(self) -> Path:
         """Make the file durable and give it its name. Raises ``StartError`` (73, 74) where the disk fails."""
-        self._append(_Type.END, _END.pack(self._chunks, self._size_bytes))
+        self._open_file()
+        self._write(self._encoder.end())
         self._sync()
         try:
             self._close()
@@ -145,18 +133,11 @@ class SnapshotWriter:
             if self._temporary.name in self._files.names(self._temporary.parent):
                 self._files.unlink(self._temporary)
 
-    def _append(self, kind: _Type, payload: bytes) -> None:
-        if len(payload) > MAX_CHUNK_BYTES:
-            raise ValueError(f"a chunk has at most {MAX_CHUNK_BYTES} bytes, got {len(payload)}")
-        head = _RECORD.pack(len(payload), kind)
-        self._chain = _extend(_extend(self._chain, head), payload)
+    def _write(self, data: bytes) -> None:
         try:
-            self._write(b"".join((head, _U32.pack(self._chain), payload)))
+            self._open_file().append(data)
         except OSError as error:
             raise self._failed(error) from error
-
-    def _write(self, data: bytes) -> None:
-        self._open_file().append(data)
         self._size_bytes += len(data)
         self._unsynced_bytes += len(data)
 
@@ -174,7 +155,7 @@ class SnapshotWriter:
 
     def _failed(self, error: OSError) -> StartError:
         self._close()
-        return disk_failed(self._temporary, "writing a snapshot", error)
+        return disk_failed(self._temporary, "writing a snapshot", error, "it is given up")
 
     def _close(self) -> None:
         file, self._file = self._file, None
@@ -191,23 +172,40 @@ class SnapshotReader:
     """
 
     def __init__(self, files: Files, owner: Owner | None, path: Path) -> None:
+        try:
+            file = files.open(path)
+        except OSError as error:
+            raise disk_failed(path, "reading a snapshot", error) from error
+        self._begin(file, owner, path, snapshot_name)
+
+    @classmethod
+    def of(cls, file: ReadFile, path: Path) -> SnapshotReader:
+        """Read one from ``file``, whoever's it is; ``path``, which may be any, is for messages. ``file`` is
+        closed with the reader, or where this raises.
+        """
+        reader = cls.__new__(cls)
+        reader._begin(file, None, path, lambda _: path.name)
+        return reader
+
+    def _begin(
+        self, file: ReadFile, owner: Owner | None, path: Path, name_of: Callable[[SnapshotMeta], str]
+    ) -> None:
         self.path = path
+        self._file = file
         self._offset = 0
         self._chunks = 0
         self._is_done = False
         try:
-            self._file: ReadFile = files.open(path)
-        except OSError as error:
-            raise disk_failed(path, "reading a snapshot", error) from error
-        try:
             header = self._read(HEADER_BYTES)
             self.owner, self.meta = _decode_header(header, path)
+            if (name := name_of(self.meta)) != path.name:
+                raise DamagedSnapshotError(path, 0, f"the file's header says that its name is {name}")
             self._offset = HEADER_BYTES
             if owner is not None:
                 check_owner(path, self.owner, owner)
-            self._chain: int = _U32.unpack_from(header, _CRC_AT)[0]
+            self._chain: int = U32.unpack_from(header, CRC_AT)[0]
             kind, self.extra = self._record()
-            if kind != _Type.EXTRA:
+            if kind != RecordType.EXTRA:
                 raise DamagedSnapshotError(path, HEADER_BYTES, f"begins with a record of type {kind}")
         except BaseException:
             self.close()
@@ -227,12 +225,12 @@ class SnapshotReader:
             raise StopIteration
         start = self._offset
         kind, payload = self._record()
-        if kind == _Type.CHUNK:
+        if kind == RecordType.CHUNK:
             self._chunks += 1
             return payload
-        if kind != _Type.END:
+        if kind != RecordType.END:
             raise DamagedSnapshotError(self.path, start, f"a record of type {kind} in the middle")
-        if payload != _END.pack(self._chunks, start):
+        if payload != END.pack(self._chunks, start):
             raise DamagedSnapshotError(self.path, start, f"{self._chunks} chunks, but its end says otherwise")
         if self._read(1):
             raise DamagedSnapshotError(self.path, self._offset, "the file goes on after its end")
@@ -276,29 +274,23 @@ class SnapshotReader:
         self.close()
 
 
-_TYPES = frozenset(map(int, _Type))
-
-
-def _encode_header(owner: Owner, meta: SnapshotMeta) -> bytes:
-    node_id = owner.node_id.encode()
-    cluster_id = bytes.fromhex(owner.cluster_id)
-    fields = _FIELDS.pack(
-        _MAGIC, _VERSION, cluster_id, meta.index, meta.term, meta.time_ms, len(node_id), node_id
-    ).ljust(_CRC_AT, b"\0")
-    return fields + _U32.pack(_crc(fields))
+_TYPES = frozenset(map(int, RecordType))
 
 
 def _decode_header(data: bytes, path: Path) -> tuple[Owner, SnapshotMeta]:
     if len(data) < HEADER_BYTES:
         raise DamagedSnapshotError(path, len(data), "the file ends within its header")
-    if _crc(data[:_CRC_AT]) != _U32.unpack_from(data, _CRC_AT)[0]:
+    if _crc(data[:CRC_AT]) != U32.unpack_from(data, CRC_AT)[0]:
         raise DamagedSnapshotError(path, 0, "the file's header doesn't match its checksum")
-    magic, version, cluster, index, term, time_ms, length, node_id = _FIELDS.unpack_from(data)
-    if magic != _MAGIC:
+    magic, version, cluster, index, term, time_ms, length, node_id = FIELDS.unpack_from(data)
+    if magic != MAGIC:
         raise DamagedSnapshotError(path, 0, "this is no snapshot of raftkv")
-    if version != _VERSION:
+    if version != VERSION:
         raise newer(path, 8, f"format version {version}")
-    meta = SnapshotMeta(Index(index), Term(term), time_ms)
-    if snapshot_name(meta) != path.name:
-        raise DamagedSnapshotError(path, 0, f"the file's header says that its name is {snapshot_name(meta)}")
-    return Owner(cluster.hex(), NodeId(node_id[:length].decode())), meta
+    try:
+        if length > len(node_id):
+            raise ValueError(length)
+        owner = Owner(cluster.hex(), NodeId(node_id[:length].decode()))
+    except ValueError:  # bytes that aren't UTF-8, too
+        raise DamagedSnapshotError(path, _NAME_AT, "the node id is not a name") from None
+    return owner, SnapshotMeta(Index(index), Term(term), time_ms)

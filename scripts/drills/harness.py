@@ -173,8 +173,13 @@ class Cluster:
 
 
 @asynccontextmanager
-async def running_cluster(directory: Path | None = None, size: int = 3) -> AsyncIterator[Cluster]:
-    """A started cluster with a leader; stopped, and its data removed, on the way out.
+async def running_cluster(
+    directory: Path | None = None,
+    size: int = 3,
+    prepare: Callable[[Sequence[NodeProcess]], None] = lambda nodes: None,
+) -> AsyncIterator[Cluster]:
+    """A started cluster with a leader; stopped, and its data removed, on the way out. ``prepare`` may fill
+    the nodes' directories before they start.
 
     ``directory`` is where the temporary data directory is made; default: the system's place for temporary
     files that outlive a restart, which is on a disk where ``/tmp`` often is in memory.
@@ -190,6 +195,7 @@ async def running_cluster(directory: Path | None = None, size: int = 3) -> Async
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         cluster = Cluster(nodes, session, root)
         try:
+            prepare(nodes)
             for node in nodes:
                 node.start()
             await cluster.leader()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,14 +16,17 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from raftkv.api import Limits, RestServer
-from raftkv.consensus.types import Change, Index, NodeId, Term
+from raftkv.consensus.types import Change, Index, NodeId, SnapshotMeta, Term
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.store import Store
-from raftkv.ports import PeerView
+from raftkv.ports import Backup, PeerView
+from raftkv.server.backup import MachineBackup
+from raftkv.storage.segment import Owner
 
 T = TypeVar("T")
 N1, N2 = NodeId("n1"), NodeId("n2")
+OWNER, BACKED_UP = Owner("0123456789abcdef", N1), SnapshotMeta(Index(7), Term(2), 1234)
 DEADLINE_S = 10.0  # for what takes milliseconds
 
 LIMITS = Limits(
@@ -73,6 +76,7 @@ class FakeService:
     transfer_error: BaseException | None = None
     change_error: BaseException | None = None
     changes: list[tuple[Change, bool]] = field(default_factory=list)  # of members, and whether forced
+    backup_error: BaseException | None = None
     snapshot_error: BaseException | None = None
     stopping: bool = False
     timeouts_ms: list[float] = field(default_factory=list)  # as each propose and barrier was given
@@ -127,6 +131,11 @@ class FakeService:
     def client_url(self, node: NodeId) -> str | None:
         return f"http://{node}:8001"
 
+    def backup(self) -> Backup:
+        if self.backup_error is not None:
+            raise self.backup_error
+        return MachineBackup(OWNER, BACKED_UP, self.machine.export())
+
     def status(self) -> dict[str, Any]:
         return self.status_report
 
@@ -164,12 +173,17 @@ class RestNode:
 
     def wait_for_no_connections(self) -> None:
         """Until the server has seen that its clients are gone."""
-        self._thread.run(self._without_connections())
+        server = self._server
+        assert server is not None
+        self.wait(lambda: not server.connections)
 
-    async def _without_connections(self) -> None:
-        assert self._server is not None
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Until ``condition``, which is asked on the server's loop, holds."""
+        self._thread.run(self._holds(condition))
+
+    async def _holds(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(DEADLINE_S):
-            while self._server.connections:  # noqa: ASYNC110 (nothing tells of it)
+            while not condition():  # noqa: ASYNC110 (nothing tells of it)
                 await asyncio.sleep(0)
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ class Stub:
     members: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # "PUT /v1/kv/a?timeout=..." in order
     bodies: list[dict[str, Any]] = field(default_factory=list)  # of requests to /v1/cluster/...
+    snapshot: bytes = b""
     revision: int = 0
     port: int = 0
     released: threading.Event = field(default_factory=threading.Event)
@@ -58,6 +59,8 @@ class Stub:
         if path.startswith("/v1/cluster/members"):
             self.bodies += [json.loads(body)] if body else []
             return 200, {"members": self.members} | ({} if method == "GET" else {"index": 8})
+        if path == "/v1/snapshot":
+            return 200, self.snapshot
         if path == "/v1/kv":
             return self._page(query)
         return self._key(method, unquote_to_bytes(path.removeprefix("/v1/kv/")), query, body)

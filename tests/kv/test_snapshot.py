@@ -16,6 +16,7 @@ from raftkv.kv.commands import Condition, ConditionKind, PutResult, encode_delet
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.snapshot import Export
+from raftkv.kv.store import MAX_IMAGES
 from tests.kv.dump import seen
 
 KEYS = st.sampled_from([bytes([letter]) for letter in b"abcdefgh"] + [b"", b"a\0", b"\xff"])
@@ -193,14 +194,16 @@ def test_an_export_keeps_only_what_changes_and_is_not_read_yet() -> None:
         machine.store.delete(b"~new")
         machine.store.put(names[-3], b"anew", None)
     assert sorted(key for key, _ in past._kept) == names[-3:]
+    assert past.kept_bytes == sum(len(key) + len(row) for key, row in past._kept)
     while not past.is_read:
         past.step()
     assert not past._kept
+    assert past.kept_bytes == 0
 
 
-def test_one_export_at_a_time() -> None:
+def test_few_exports_at_a_time() -> None:
     machine = filled(2_000)
-    export = machine.export()
+    export, *others = [machine.export() for _ in range(MAX_IMAGES)]
     next(export)
     with pytest.raises(RuntimeError, match="image"):
         machine.export()
@@ -213,7 +216,25 @@ def test_one_export_at_a_time() -> None:
         machine.export()
     assert len(list(second)) > 2
     third = machine.export()  # one that came to its end needs no closing
-    assert next(third)
+    assert len({tuple(filter(None, each)) for each in [*others, third]}) == 1
+
+
+def test_exports_of_several_moments_at_once() -> None:
+    """Each is of the moment it was begun at, whatever is written between their steps."""
+    rng = random.Random(3)
+    machine = filled(3_000)
+    names = [name for name, _ in seen(machine)[1]]
+    begun: list[tuple[Export, list[bytes], list[bytes]]] = []
+    for _ in range(MAX_IMAGES - 1):
+        begun.append((machine.export(), [], chunks_of(machine)))
+        for export, read, _ in begun:
+            read.append(next(export))
+        for name in rng.sample(names, 300):
+            machine.store.put(name, rng.randbytes(8), None)
+        for name in rng.sample(names, 100):
+            machine.store.delete(name)
+    for export, read, chunks in begun:
+        assert [chunk for chunk in (*read, *export) if chunk] == chunks
 
 
 def test_an_export_that_ended_keeps_nothing() -> None:

@@ -1,4 +1,7 @@
-"""A node that is its whole cluster, without its ports: real files, real threads, real time (little of it)."""
+"""A node without its ports: real files, real threads, real time (little of it).
+
+It is its whole cluster, or the test says what the others' messages are.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from random import Random
 from typing import Any
 
 from raftkv.config import Address, Config, parse_cluster
-from raftkv.consensus.messages import Envelope
+from raftkv.consensus.messages import Envelope, Message
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
-from raftkv.consensus.types import NodeId
+from raftkv.consensus.types import GroupId, NodeId, Term
 from raftkv.kv.commands import PutResult, encode_put
 from raftkv.replica import Replica
 from raftkv.server import start
@@ -75,6 +78,7 @@ class Lone:
         owner = Owner(config.cluster_id, config.node_id)
         charter = new_charter(files, owner, founders=config.founders, contacts={})
         begin = start.read(config, files, directory, charter)
+        self.sent: list[Message] = []
         self.machine = begin.machine
         self.files = begin.snapshots
         node = Node(
@@ -106,7 +110,12 @@ class Lone:
         self.snapshots.turned(ready)
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
-        assert not envelopes, "nobody is there"
+        self.sent += [envelope.message for envelope in envelopes]
+
+    def hear(self, sender: str, *messages: Message, term: int = 1) -> None:
+        self.driver.on_envelopes(
+            [Envelope(GroupId(0), NodeId(sender), NodeId("n1"), Term(term), message) for message in messages]
+        )
 
     async def put(self, key: str, value: bytes = b"v") -> None:
         result = await self.driver.propose(encode_put(key.encode(), value), 5000)
@@ -130,7 +139,8 @@ async def lone(directory: Path, files: Reluctant | None = None, **fields: Any) -
     node = Lone(directory, files or Reluctant(), config_of(directory, **fields))
     node.driver.start()
     try:
-        await until(lambda: node.replica.node.leader is not None)
+        if len(node.replica.node.membership.voters) == 1:
+            await until(lambda: node.replica.node.leader is not None)
         yield node
     finally:
         node.snapshots.stop()

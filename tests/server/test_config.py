@@ -179,7 +179,8 @@ def test_cluster_ids_differ_with_what_makes_a_cluster() -> None:
     smaller = parse_cluster("n1=127.0.0.1:9001")
     unnamed = [config(cluster=cluster).cluster_id for cluster in (other_port, other_member, smaller)]
     named = [config(cluster_name=name).cluster_id for name in ("", "a", "b")]
-    assert len({*unnamed, *named}) == 6
+    named += [config(cluster_name="a", cluster_token=token).cluster_id for token in ("a", "b")]
+    assert len({*unnamed, *named}) == 8
 
 
 def test_a_named_cluster_may_move_to_other_addresses() -> None:

@@ -37,6 +37,14 @@ TRIED = (
     "told to stand, own vote not awaited",
     "told to stand without the whole log",
     "every candidate says it is wished for",
+    "snapshot installed before it is durable",
+    "sessions left out of snapshots",
+    "snapshots hold later writes",
+    "machine not swapped at install",
+    "start applies what the snapshot has",
+    "log forgotten beyond the snapshot",
+    "an earlier snapshot installed",
+    "installed boundary not written",
 )
 
 

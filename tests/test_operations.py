@@ -1,0 +1,74 @@
+"""The commands of docs/operations.md, in their order, as written; only the addresses are this test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.harness import Cluster, Node, make_nodes, running
+
+pytestmark = pytest.mark.cluster
+
+TEXT = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def commands(*headings: str) -> list[str]:
+    """Those under ``headings``, each by itself a line."""
+    parts = dict(part.split("\n", 1) for part in TEXT.split("\n## ")[1:])
+    blocks = [re.findall(r"```sh\n(.*?)```", parts[heading], re.DOTALL) for heading in headings]
+    return [line.strip() for block in blocks for text in block for line in text.strip().splitlines()]
+
+
+def arguments(command: str, clients: list[Node], peers: list[Node]) -> list[str]:
+    """``command`` with the ports of ``clients`` for 8001 to 8003, and those of ``peers`` for 9001 to 9003."""
+    command = re.sub(r":800([123])\b", lambda match: f":{clients[int(match[1]) - 1].port}", command)
+    command = re.sub(r":900([123])\b", lambda match: f":{peers[int(match[1]) - 1].peer_port}", command)
+    program, *rest = shlex.split(command)
+    assert program == "raftkv"
+    return rest
+
+
+async def run(directory: Path, given: list[str]) -> None:
+    command = (sys.executable, "-m", "raftkv", *given)
+    done = await asyncio.to_thread(subprocess.run, command, cwd=directory, capture_output=True, timeout=60)
+    assert done.returncode == 0, (given, done.stderr.decode())
+
+
+def serve_as_written(node: Node, directory: Path, given: list[str]) -> None:
+    """``given`` names a data directory below ``directory``."""
+    command = (sys.executable, "-m", "raftkv", *given, "--log-format", "json")
+    with node.log_path.open("ab") as log:
+        node.process = subprocess.Popen(
+            command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+async def test_backing_up_and_restoring(tmp_path: Path) -> None:
+    save, make = commands("Backing up"), commands("Restoring")
+    serve = [command for command in make if command.startswith("raftkv serve")]
+    assert [len(save), len(make), len(serve)] == [2, 6, 3], "a command was added or removed: look here"
+    (tmp_path / "old").mkdir()
+    async with running(tmp_path / "old") as old:
+        for number in range(30):
+            await old.put(old.nodes[0], f"key/{number:02}", f"value {number}")
+        for command in save:
+            await run(tmp_path, arguments(command, old.nodes, old.nodes))
+        held = await old.items(old.nodes[0], "")
+    assert len(held) == 30
+    nodes = make_nodes(tmp_path, 3)
+    for command in make[:-3]:
+        await run(tmp_path, arguments(command, nodes, nodes))
+    async with running(tmp_path / "unused", start=False) as harness:
+        new = Cluster(nodes, harness.session, tmp_path)
+        harness.nodes[:] = nodes  # however this ends, they end with it
+        for node, command in zip(nodes, serve, strict=True):
+            serve_as_written(node, tmp_path, arguments(command, nodes, nodes))
+        await new.leader()
+        for node in nodes:
+            assert await new.items(node, "") == held
