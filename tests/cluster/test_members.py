@@ -60,6 +60,7 @@ async def all_vote(cluster: Cluster, by: Node, *names: str) -> None:
         is_over = reply.body["committed"] and not reply.body["joint"]
         return is_over and set(members) == set(names) and set(members.values()) <= {"voter", "leader"}
 
+    await cluster.serves_or_ended(by)
     await cluster.until(settled, f"{', '.join(names)} vote", LONG_S)
 
 
