@@ -6,8 +6,11 @@ from collections.abc import Generator, Iterator
 
 from raftkv.consensus.types import SnapshotMeta
 from raftkv.kv.snapshot import Export
+from raftkv.server.pace import Pace
 from raftkv.storage.segment import Owner
 from raftkv.storage.snapshot_bytes import SnapshotEncoder
+
+_SHARE = 0.2  # of the loop's time, each
 
 
 class MachineBackup(Iterator[bytes]):
@@ -18,6 +21,7 @@ class MachineBackup(Iterator[bytes]):
     def __init__(self, owner: Owner, meta: SnapshotMeta, export: Export) -> None:
         self.name = f"raftkv-{owner.cluster_id}-{export.revision}.snap"
         self._export = export
+        self._pace = Pace(_SHARE)
         self._pieces = _encoded(SnapshotEncoder(owner, meta), export)
 
     @property
@@ -33,7 +37,11 @@ class MachineBackup(Iterator[bytes]):
         return self._export.kept_bytes
 
     def __next__(self) -> bytes:
-        return next(self._pieces)
+        with self._pace.work():
+            return next(self._pieces)
+
+    async def rest(self) -> None:
+        await self._pace.rest()
 
     def close(self) -> None:
         self._export.close()
