@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from raftkv.consensus.types import SnapshotMeta
+from raftkv.errors import NoQuorum, TooManyRequests
+from raftkv.kv.machine import KvMachine
 from raftkv.kv.snapshot import Export
+from raftkv.replica import Replica
 from raftkv.server.pace import Pace
 from raftkv.storage.segment import Owner
 from raftkv.storage.snapshot_bytes import SnapshotEncoder
 
+_RETRY_AFTER_MS = 1000
 _SHARE = 0.2  # of the loop's time, each
 
 
@@ -46,6 +50,21 @@ class MachineBackup(Iterator[bytes]):
     def close(self) -> None:
         self._export.close()
         self._pieces.close()
+
+
+def backup_of(owner: Owner, replica: Replica, machine: KvMachine) -> MachineBackup:
+    """``machine``, which is ``replica``'s, as it is now. Raises as ``ports.Service.backup``."""
+    applied = replica.last_applied
+    if not applied:
+        raise NoQuorum(
+            "this node holds nothing yet: it has heard of no leader", retry_after_ms=_RETRY_AFTER_MS
+        )
+    meta = replica.node.log.meta_at(applied)
+    try:
+        export = machine.export()
+    except RuntimeError as error:
+        raise TooManyRequests(str(error), retry_after_ms=_RETRY_AFTER_MS) from None
+    return MachineBackup(owner, meta, export)
 
 
 def _encoded(encoder: SnapshotEncoder, export: Export) -> Generator[bytes, None, None]:
