@@ -18,6 +18,7 @@ from raftkv.errors import (
     Outcome,
     RaftkvError,
     ShuttingDown,
+    SnapshotFailed,
     TimedOut,
     TooLarge,
     TooManyRequests,
@@ -38,6 +39,7 @@ STATUS = {
     TooManyRequests: (429, "too_many_requests"),
     NoQuorum: (503, "no_quorum"),
     NoSuccessor: (503, "no_successor"),
+    SnapshotFailed: (503, "snapshot_failed"),
     ShuttingDown: (503, "shutting_down"),
     TimedOut: (504, "timeout"),
 }
