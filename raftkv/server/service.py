@@ -11,11 +11,11 @@ from raftkv import __version__
 from raftkv.config import Config
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import NodeId
-from raftkv.errors import NoQuorum, Outcome, TimedOut, TooManyRequests
+from raftkv.errors import Outcome, TimedOut
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
-from raftkv.server.backup import MachineBackup
+from raftkv.server.backup import MachineBackup, backup_of
 from raftkv.server.driver import Driver
 from raftkv.server.observer import role_name
 from raftkv.server.receiving import SnapshotReceiver
@@ -74,15 +74,7 @@ class NodeService:
         return self._network.views()
 
     def backup(self) -> MachineBackup:
-        applied = self._replica.last_applied
-        if not applied:
-            raise NoQuorum("this node holds nothing yet: it has heard of no leader", retry_after_ms=1000)
-        try:
-            export = self._machine.export()
-        except RuntimeError as error:
-            raise TooManyRequests(str(error), retry_after_ms=1000) from None
-        owner = Owner(self._config.cluster_id, self._config.node_id)
-        return MachineBackup(owner, self._replica.node.log.meta_at(applied), export)
+        return backup_of(Owner(self._config.cluster_id, self.node_id), self._replica, self._machine)
 
     async def take_snapshot(self, timeout_ms: float) -> dict[str, Any]:
         try:
