@@ -169,10 +169,10 @@ class Snapshots:
         except asyncio.CancelledError:
             logger.info("snapshot given up")
             return _given_up()
-        except StartError as error:
+        except (StartError, SnapshotFailed) as error:
             log.due_bytes = log.grown_bytes + self._bound_bytes / 4
             logger.error("snapshot failed; the log grows on until the next is tried", reason=str(error))
-            return SnapshotFailed(f"the snapshot could not be written: {error}")
+            return SnapshotFailed(f"no snapshot could be written: {error}")
         except Exception as error:
             self._on_fatal(error)
             return SnapshotFailed("this node is broken and stops")
@@ -182,7 +182,10 @@ class Snapshots:
     async def _take(self) -> Taken:
         loop = asyncio.get_running_loop()
         start_s = loop.time()
-        meta, export = self._replica.capture()
+        try:
+            meta, export = self._replica.capture()
+        except RuntimeError as error:  # as many backups are being read as there may be
+            raise SnapshotFailed(str(error)) from None
         pace = Pace(_SHARE)
         # NB: the log that says it may be gone when this is read again.
         members = encode_membership(self._replica.node.membership_at(meta.index))

@@ -13,7 +13,7 @@ from raftkv.consensus.messages import AppendEntriesReply, InstallSnapshot
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.snapshots import Snapshots as Boundaries
-from raftkv.consensus.types import Index, Membership, NodeId, SnapshotMeta, Term
+from raftkv.consensus.types import Index, NodeId, SnapshotMeta
 from raftkv.kv.image import Image
 from raftkv.kv.machine import Exporting, Restoring
 from raftkv.kv.session import Sessions
@@ -132,21 +132,19 @@ def named_too_late() -> Patch:
 
 
 def stale_one_used() -> Patch:
-    """The first snapshot that came is kept until one is to be installed."""
-    original = Replica.install
+    """What came and wasn't installed is kept, and used for the next that is."""
+    original = Replica.apply
 
-    def install(  # noqa: PLR0917 (it is called as the original is)
-        self: Replica,
-        sender: NodeId,
-        term: Term,
-        meta: SnapshotMeta,
-        membership: Membership,
-        restoring: Restoring,
-    ) -> None:
-        kept = self.__dict__.setdefault("_kept_restoring", restoring)
-        original(self, sender, term, meta, membership, kept)
+    def apply(self: Replica, ready: Ready) -> Any:
+        came = self._restoring
+        if ready.installed is not None and came:
+            self._restoring = {ready.installed: next(iter(came.values()))}
+        answers = original(self, ready)
+        if ready.installed is None:
+            self._restoring = came
+        return answers
 
-    return Replica, "install", install
+    return Replica, "apply", apply
 
 
 def refused_in_silence() -> Patch:

@@ -133,11 +133,8 @@ def rss_mb(node: NodeProcess) -> float:
 def percentiles(times_ms: Sequence[float]) -> str:
     if not times_ms:
         raise DrillError("no request was measured")
-    cut = (
-        statistics.quantiles(times_ms, n=1000, method="inclusive")
-        if len(times_ms) > 1
-        else [times_ms[0]] * 999
-    )
+    one = [times_ms[0]] * 999
+    cut = statistics.quantiles(times_ms, n=1000, method="inclusive") if len(times_ms) > 1 else one
     return f"p50 {cut[499]:.1f}  p99 {cut[989]:.1f}  p99.9 {cut[998]:.1f}  max {times_ms[-1]:.1f} ms"
 
 
