@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from raftkv.consensus.core import Core
-from raftkv.consensus.messages import AppendEntriesReply
+from raftkv.consensus.messages import AppendEntriesReply, InstallSnapshot
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.snapshots import Snapshots as Boundaries
-from raftkv.consensus.types import Index, NodeId, SnapshotMeta, Term
+from raftkv.consensus.types import Index, NodeId, SnapshotMeta
 from raftkv.kv.image import Image
 from raftkv.kv.machine import Exporting, Restoring
 from raftkv.kv.session import Sessions
@@ -76,10 +76,10 @@ def later_writes_exported() -> Patch:
 def suffix_truncated() -> Patch:
     """A snapshot that the log agrees with cuts what follows it (L12)."""
 
-    def on_install(self: Boundaries, sender: NodeId, meta: SnapshotMeta) -> None:
-        core = self._core
+    def on_install(self: Boundaries, sender: NodeId, message: InstallSnapshot) -> None:
+        core, meta = self._core, message.meta
         if meta.index > core.commit_index:
-            core.install(meta)
+            core.install(meta, message.membership)
         core.promise(sender, AppendEntriesReply(meta.index))
 
     return Boundaries, "on_install", on_install
@@ -132,14 +132,19 @@ def named_too_late() -> Patch:
 
 
 def stale_one_used() -> Patch:
-    """The first snapshot that came is kept until one is to be installed."""
-    original = Replica.install
+    """What came and wasn't installed is kept, and used for the next that is."""
+    original = Replica.apply
 
-    def install(self: Replica, sender: NodeId, term: Term, meta: SnapshotMeta, restoring: Restoring) -> None:
-        kept = self.__dict__.setdefault("_kept_restoring", restoring)
-        original(self, sender, term, meta, kept)
+    def apply(self: Replica, ready: Ready) -> Any:
+        came = self._restoring
+        if ready.installed is not None and came:
+            self._restoring = {ready.installed: next(iter(came.values()))}
+        answers = original(self, ready)
+        if ready.installed is None:
+            self._restoring = came
+        return answers
 
-    return Replica, "install", install
+    return Replica, "apply", apply
 
 
 def refused_in_silence() -> Patch:

@@ -256,6 +256,6 @@ class Faults(LinkFaults):
         if server is None or server.is_damaged or damaged >= (self._plan.size - 1) // 2:
             return False
         self._world.note(f"{server.name} disk flips {server.files.flip_bit()}")
-        if self._random.random() < 0.5:
-            server.kill()  # at a start it is seen
+        if self._random.random() < 0.7:
+            server.kill()  # at a start it is seen; else it may be sent, or go with its file
         return True

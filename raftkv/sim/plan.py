@@ -115,7 +115,7 @@ def draw(random: Random) -> Plan:
         ),
         snapshots=_snapshots(random, timing),
         fsync_ms=pick((0.2, 1.0, 5.0, 20.0)),
-        segment_bytes=pick((4096, 16384, 1 << 20)),
+        segment_bytes=pick((1024, 4096, 16384, 1 << 20)),
         clock_drift=pick((0.0, 0.01, 0.1)),
         faults=_duel(random, timing) if is_duel else _faults(random, timing),
         outage_ms=uniform(0.2, 2) * timing.election_timeout_max_ms,

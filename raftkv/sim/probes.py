@@ -51,7 +51,7 @@ PROBES = (
     "snapshot overtaken by one installed",
     "snapshot installed",
     "snapshot not needed",
-    "snapshot of an old term not installed",
+    "snapshot agreed with the log",
     "snapshot of second generation",
     "snapshot found damaged",
     "start from a snapshot",

@@ -212,12 +212,16 @@ class Receiver:
         """Then the node, which takes it or not."""
         replica = self._server.replica
         assert replica is not None
-        if stream.term < replica.node.current_term:
-            self._snapshots.probe("snapshot of an old term not installed")
-        elif stream.is_second_hand:
+        node, meta = replica.node, stream.meta
+        if stream.term < node.current_term:
+            self._snapshots.probe("stale-term stream refused")
+        elif meta.index > node.commit_index and node.log.matches(meta.index, meta.term):
+            self._snapshots.probe("snapshot agreed with the log")
+        elif meta.index > node.commit_index and stream.is_second_hand:
             self._snapshots.probe("snapshot of second generation")
         replica.clock(self._server.clock_ms)
-        replica.install(stream.sender, stream.term, stream.meta, restoring)
+        membership = replica.node.membership  # which nothing changes here
+        replica.install(stream.sender, stream.term, meta, membership, restoring)
         self._server.wake()
 
     def _refuse(self, receiving: Receiving) -> None:
