@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raftkv.consensus.types import Membership, NodeId, Timing
+from raftkv.consensus.types import NodeId, Timing
 from raftkv.errors import StartError
 
 MAX_BODY_BYTES = 16 << 20  # half of what a frame between nodes may hold
 EXIT_CONFIG = 78  # sysexits EX_CONFIG
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_URL = re.compile(r"https?://[^\s/,]+")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
@@ -46,6 +47,11 @@ class Address:
     host: str
     port: int  # 1-65535
 
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether one can listen there, on all of a machine's addresses, but not connect to it."""
+        return self.host in ("0.0.0.0", "::", "*")
+
     @staticmethod
     def parse(text: str, what: str) -> Address:
         match = _HOST_PORT.fullmatch(text)
@@ -70,12 +76,21 @@ def parse_cluster(text: str) -> dict[NodeId, Address]:
     return dict(sorted(members.items()))
 
 
+def parse_join(texts: Sequence[str]) -> tuple[str, ...]:
+    """URLs of nodes, each text one or several separated by commas, without a slash at the end."""
+    urls = [part.strip().rstrip("/") for text in texts for part in text.split(",") if part.strip()]
+    for url in urls:
+        if not _URL.fullmatch(url):
+            raise StartError(f"--join wants URLs like http://host:8001, got {url!r}", EXIT_CONFIG)
+    return tuple(dict.fromkeys(urls))
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """What one node needs to know to start."""
 
     node_id: NodeId
-    """This node's id: a member of ``cluster``, 1-64 of ``A-Z a-z 0-9 . _ -``. It keeps its data directory."""
+    """This node's id, 1-64 of ``A-Z a-z 0-9 . _ -``; a member of ``cluster``. It keeps its data directory."""
 
     data_dir: Path
     """The directory of the write-ahead log; made if missing. Belongs to one node of one cluster."""
@@ -86,8 +101,9 @@ class Config:
     peer_listen: Address
     """Where the other nodes reach this one. Never expose it to clients: peers are trusted."""
 
-    cluster: Mapping[NodeId, Address]
-    """Every founding member's id and peer address, the same on every node."""
+    cluster: Mapping[NodeId, Address] = field(default_factory=dict)
+    """Every founding member's id and peer address, the same on every node. Who the members are afterwards
+    stands in the log; the addresses still say where else a node may be found."""
 
     cluster_name: str = ""
     """Tells clusters apart, so that their nodes refuse each other; "" derives it from ``cluster``."""
@@ -97,6 +113,12 @@ class Config:
 
     advertise: str = ""
     """The URL under which clients reach this node, as told to others; "" derives it from ``listen``."""
+
+    join: tuple[str, ...] = ()
+    """URLs of nodes of a cluster that this node is to be added to; asked until it has a data directory."""
+
+    advertise_peer: Address | None = None
+    """Where the other nodes find this one; None: where ``cluster`` says, or else ``peer_listen``."""
 
     heartbeat_ms: float = 50.0
     """How often a leader makes itself heard, in milliseconds."""
@@ -153,7 +175,14 @@ class Config:
         for name in (self.node_id, *self.cluster):
             if _NODE_ID.fullmatch(name) is None:
                 raise StartError(f"node id {name!r} must be 1-64 of A-Z a-z 0-9 . _ -", EXIT_CONFIG)
-        if self.node_id not in self.cluster:
+        if not self.cluster and not self.join:
+            raise StartError("give --cluster to found one, or --join to be added to one", EXIT_CONFIG)
+        if self.join and not self.peer_address:
+            raise StartError(
+                f"others can't find this node at {self.peer_listen}: say with --advertise-peer where they do",
+                EXIT_CONFIG,
+            )
+        if self.cluster and self.node_id not in self.cluster:
             members = ", ".join(self.cluster) or "nobody"
             raise StartError(f"--cluster names {members}, but not --id {self.node_id}: add it", EXIT_CONFIG)
         at: dict[str, NodeId] = {}
@@ -206,8 +235,16 @@ class Config:
         return hashlib.sha256(f"{self.cluster_name}\n{members}{token}".encode()).hexdigest()[:16]
 
     @property
-    def membership(self) -> Membership:
-        return Membership.of(*self.cluster)
+    def founders(self) -> dict[NodeId, str]:
+        """The founding members and their peer addresses; nobody where this node joins."""
+        return {} if self.join else {node: str(address) for node, address in self.cluster.items()}
+
+    @property
+    def peer_address(self) -> str:
+        """Where the other nodes find this one; "" where that can't be said."""
+        listen = None if self.peer_listen.is_anywhere else self.peer_listen
+        address = self.advertise_peer or self.cluster.get(self.node_id) or listen
+        return "" if address is None else str(address)
 
     @property
     def client_url(self) -> str:

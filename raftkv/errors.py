@@ -82,6 +82,10 @@ class NoSuccessor(RaftkvError):
     status, code, title = 503, "no_successor", "Nobody could take over the lead"
 
 
+class ChangeRefused(RaftkvError):
+    status, code, title = 409, "change_refused", "The members can't be changed so"
+
+
 class SnapshotFailed(RaftkvError):
     status, code, title = 503, "snapshot_failed", "No snapshot was taken"
 

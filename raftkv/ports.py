@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raftkv.consensus.messages import Envelope
-from raftkv.consensus.types import NodeId, Term, Write
+from raftkv.consensus.types import Change, Index, NodeId, Term, Write
 
 
 class Storage(Protocol):
@@ -116,6 +116,19 @@ class Service(Protocol):
         Raises ``BadRequest`` where ``target`` is no member, and else a ``RaftkvError``: ``not_applied`` where
         it could not be tried, ``unknown`` where it did not happen in time and still may.
         """
+        ...
+
+    def change_members(self, change: Change, *, force: bool, timeout_ms: float) -> Awaitable[Index]:
+        """Change who the members are; any node takes the wish. Returns the index at which it is as wished,
+        once that is committed and applied on this node.
+
+        Raises ``ChangeRefused`` (``not_applied``) where it can't be done, or not now, and else a
+        ``RaftkvError`` whose ``outcome`` says whether it may be done yet.
+        """
+        ...
+
+    def members(self) -> dict[str, Any]:
+        """The members as this node sees them, as ``GET /v1/cluster/members`` shows them (JSON types only)."""
         ...
 
     def backup(self) -> Backup:

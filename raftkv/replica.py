@@ -21,12 +21,25 @@ from raftkv.consensus.messages import Envelope, InstallSnapshot
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import EntryKind, Index, Mark, NodeId, SnapshotMeta, Term
-from raftkv.errors import Outcome, RaftkvError, TooManyRequests
+from raftkv.consensus.types import Change, EntryKind, Index, Mark, Membership, NodeId, SnapshotMeta, Term
+from raftkv.errors import Outcome, RaftkvError
 from raftkv.handover import Handovers
 from raftkv.kv.machine import Exporting, Restoring, StateMachine
 from raftkv.kv.session import BatchId
-from raftkv.waiting import Answer, Batch, ErrorMaker, ReadGroup, ReplicaLimits, Waiter, lost_results, too_late
+from raftkv.members import MemberWishes
+from raftkv.waiting import (
+    Answer,
+    Batch,
+    ErrorMaker,
+    ReadGroup,
+    ReplicaLimits,
+    Waiter,
+    gather,
+    lost_results,
+    take_released,
+    too_late,
+    too_many,
+)
 
 
 class Replica:
@@ -60,6 +73,7 @@ class Replica:
         self._restoring: dict[SnapshotMeta, Restoring] = {}  # came whole in this turn
         self._routed: tuple[NodeId | None, int] = (None, 0)  # the leader and term our batches were handed to
         self._handovers = Handovers(node)
+        self._members = MemberWishes(node, incarnation << 32, resend_ms=limits.resend_ms)
         self._answers: list[Answer] = []
         self._expiry_due_ms = float("inf")
         self._resend_due_ms = float("inf")
@@ -76,7 +90,7 @@ class Replica:
             len(self._pending) >= limits.max_waiting_requests
             or self._pending_bytes + len(command) > limits.max_waiting_bytes
         ):
-            raise self._too_many()
+            raise too_many()
         self._pending.append((command, Waiter(ticket, deadline_ms)))
         self._pending_bytes += len(command)
         self._expiry_due_ms = min(self._expiry_due_ms, deadline_ms)
@@ -87,7 +101,7 @@ class Replica:
         Raises TooManyRequests when too many wait already.
         """
         if len(self._barriers) >= self._limits.max_waiting_requests:
-            raise self._too_many()
+            raise too_many()
         self._barriers.append(Waiter(ticket, deadline_ms))
         self._expiry_due_ms = min(self._expiry_due_ms, deadline_ms)
 
@@ -98,10 +112,11 @@ class Replica:
         """
         self._handovers.add(target, ticket, deadline_ms)
 
-    def _too_many(self) -> TooManyRequests:
-        return TooManyRequests(
-            "too many requests wait on this node; slow down or ask another", retry_after_ms=100
-        )
+    def change_members(self, change: Change, force: bool, ticket: Any, deadline_ms: float) -> None:
+        """Change who belongs to the group. Answers ``ticket`` with the index at which it is as wished, once
+        that is applied here, or with a ``RaftkvError``. Raises TooManyRequests.
+        """
+        self._members.add(change, force, ticket, deadline_ms)
 
     # -- what happens --------------------------------------------------------------------------------------
 
@@ -112,7 +127,8 @@ class Replica:
     @property
     def due_ms(self) -> float:
         """When ``tick`` must be called at the latest."""
-        return min(self._node.due_ms, self._expiry_due_ms, self._resend_due_ms, self._handovers.due_ms)
+        wishes_due_ms = min(self._handovers.due_ms, self._members.due_ms)
+        return min(self._node.due_ms, self._expiry_due_ms, self._resend_due_ms, wishes_due_ms)
 
     @property
     def has_more(self) -> bool:
@@ -127,6 +143,7 @@ class Replica:
             "batches": len(self._inflight),
             "barriers": sum(len(waiters) for waiters in self._read_groups()),
             "handovers": len(self._handovers),
+            "changes": len(self._members),
         }
 
     def clock(self, now_ms: float) -> None:
@@ -158,13 +175,15 @@ class Replica:
         """
         return self._node.log.meta_at(self.last_applied), self._machine.export()
 
-    def install(self, sender: NodeId, term: Term, meta: SnapshotMeta, restoring: Restoring) -> None:
+    def install(
+        self, sender: NodeId, term: Term, meta: SnapshotMeta, membership: Membership, restoring: Restoring
+    ) -> None:
         """The snapshot that ``sender`` sent in its ``term`` is durable here, and was fed to ``restoring``, to
         its end. If the log needs it, the machine becomes it with this turn; else it is forgotten.
         """
         self._restoring.setdefault(meta, restoring)
         node = self._node
-        node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta)))
+        node.step(Envelope(node.group, sender, node.node_id, term, InstallSnapshot(meta, membership)))
 
     def restorer(self) -> Restoring:
         """What takes a snapshot's chunks for ``install``."""
@@ -189,7 +208,7 @@ class Replica:
             self._hand_over()
         self._hand_on()
         self._ask_reads()
-        self._answers += self._handovers.pump(self._now_ms)
+        self._answers += self._handovers.pump(self._now_ms) + self._members.pump(self._now_ms)
         return self._node.take_ready()
 
     def apply(self, ready: Ready) -> list[Answer]:
@@ -200,16 +219,19 @@ class Replica:
                 raise InvariantBroken(f"the snapshot of {ready.installed} was installed, but never came")
             came[ready.installed].finish()
             self.last_applied = ready.installed.index
+        self._members.replied(ready.change_replies)
         for entry in ready.committed:
             if entry.kind is EntryKind.BATCH:
                 self._apply_batch(entry.time_ms, entry.data)
+            self._members.applied(entry)
             self.last_applied = entry.index
+        self._answers += self._members.caught_up(self.last_applied)
         for grant in ready.reads:
             if self._reads is not None and grant.read_id >= self._reads.first_id:
                 self._granted.append((grant.index, self._reads.waiters))
                 self._reads = None
         if self._granted:
-            self._release()
+            self._answers += [(each.ticket, None) for each in take_released(self._granted, self.last_applied)]
         # NB: the node may know for seconds what is committed before all of it is applied (after a restart).
         if not self._node.has_more:
             self.fresh_ms = self._node.fresh_ms
@@ -223,8 +245,8 @@ class Replica:
             return error(detail, outcome=outcome)
 
         self._fail_pending(lambda _: True, stopped, stopped)
-        self._answers += self._handovers.fail_all(stopped(Outcome.UNKNOWN))
-        answers, self._answers = self._answers, []
+        wishes = self._handovers.fail_all(stopped(Outcome.UNKNOWN)) + self._members.fail_all(error, detail)
+        answers, self._answers = self._answers + wishes, []
         return answers
 
     # -- writes --------------------------------------------------------------------------------------------
@@ -246,25 +268,12 @@ class Replica:
             if seq - low >= limits.max_batch_span:
                 return
             self._next_seq += 1
-            commands, waiters = self._gather()
+            commands, waiters = gather(self._pending, limits)
+            self._pending_bytes -= sum(map(len, commands))
             name = BatchId(self._node.node_id, self._incarnation, seq, low)
             data = self._machine.seal(name, commands)
             batch = self._inflight[seq] = Batch(seq, data, waiters, patience_ms=limits.resend_ms)
             self._propose(batch)
-
-    def _gather(self) -> tuple[list[bytes], list[Waiter]]:
-        limits, size = self._limits, 0
-        commands: list[bytes] = []
-        waiters: list[Waiter] = []
-        while self._pending and len(commands) < limits.max_batch_commands:
-            size += len(self._pending[0][0])
-            if commands and size > limits.max_batch_bytes:
-                break
-            command, waiter = self._pending.popleft()
-            self._pending_bytes -= len(command)
-            commands.append(command)
-            waiters.append(waiter)
-        return commands, waiters
 
     def _propose(self, batch: Batch) -> None:
         # NB: not all nodes at the same moments: where there is room for one, the same would always be late.
@@ -343,15 +352,6 @@ class Replica:
         if self._node.read(self._next_read):
             group.asked, group.sent_ms = True, self._now_ms
             self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
-
-    def _release(self) -> None:
-        still: list[tuple[Index, list[Waiter]]] = []
-        for index, waiters in self._granted:
-            if index <= self.last_applied:
-                self._answers += [(waiter.ticket, None) for waiter in waiters]
-            elif waiters:  # all gone: a peer that lies may have granted what never comes
-                still.append((index, waiters))
-        self._granted = still
 
     # -- deadlines -----------------------------------------------------------------------------------------
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from raftkv.consensus.types import NodeId
-from raftkv.errors import NoQuorum, Outcome, RaftkvError, TimedOut
+from raftkv.consensus.types import Index, NodeId
+from raftkv.errors import NoQuorum, Outcome, RaftkvError, TimedOut, TooManyRequests
 
 ErrorMaker = Callable[[Outcome], RaftkvError]
 Answer = tuple[Any, Any]
@@ -63,6 +64,35 @@ class ReadGroup:
     waiters: list[Waiter]
     asked: bool = False  # of this leader, and not too long ago
     sent_ms: float = float("-inf")
+
+
+def gather(pending: deque[tuple[bytes, Waiter]], limits: ReplicaLimits) -> tuple[list[bytes], list[Waiter]]:
+    """Take from the front of ``pending`` what fits in one batch."""
+    size = 0
+    commands: list[bytes] = []
+    waiters: list[Waiter] = []
+    while pending and len(commands) < limits.max_batch_commands:
+        size += len(pending[0][0])
+        if commands and size > limits.max_batch_bytes:
+            break
+        command, waiter = pending.popleft()
+        commands.append(command)
+        waiters.append(waiter)
+    return commands, waiters
+
+
+def take_released(granted: list[tuple[Index, list[Waiter]]], applied: Index) -> list[Waiter]:
+    """Those of ``granted`` whose index is applied; they leave it."""
+    released = [waiter for index, waiters in granted if index <= applied for waiter in waiters]
+    # NB: where all are gone, a peer that lies may have granted what never comes.
+    granted[:] = [(index, waiters) for index, waiters in granted if index > applied and waiters]
+    return released
+
+
+def too_many() -> RaftkvError:
+    return TooManyRequests(
+        "too many requests wait on this node; slow down or ask another", retry_after_ms=100
+    )
 
 
 def too_late(leader: NodeId | None, outcome: Outcome, *, is_read: bool) -> RaftkvError:

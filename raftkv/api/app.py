@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 
+from raftkv.api import members
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
@@ -33,6 +34,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 _KEY_PATH = "/v1/kv/"
+_MEMBER_PATH = f"{members.PATH}/"
 _BEGINNINGS = ("/v1/kv", "/v1/status", "/v1/cluster", "/v1/snapshot")
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
@@ -46,6 +48,7 @@ class Routes:
 
     def __init__(self, service: Service, store: Store, limits: Limits) -> None:
         kv, cluster = KvHandlers(service, store, limits), ClusterHandlers(service, limits)
+        self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
             "HEAD": kv.get,
@@ -58,6 +61,7 @@ class Routes:
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
+            members.PATH: {"GET": self._members.list, "POST": self._members.add},
             "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
@@ -91,6 +95,8 @@ class Routes:
                 if by_key is None:
                     raise _method_not_allowed(request.method, self._keys)
                 return await by_key(request, path[len(_KEY_PATH) :])
+            if path.startswith(_MEMBER_PATH):
+                return await self._members.one(request, path[len(_MEMBER_PATH) :])
             methods = self._paths.get(path)
             if methods is None:
                 raise NotFound(f"there is nothing at {path}; the API has {', '.join(_BEGINNINGS)}")

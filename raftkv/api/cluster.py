@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
 from aiohttp import web
-from multidict import CIMultiDict
 
+from raftkv.api.body import json_response, small_body
 from raftkv.api.limits import Limits
 from raftkv.api.params import flag_of, parse_query, timeout_ms
 from raftkv.consensus.types import NodeId
-from raftkv.errors import BadRequest, NoQuorum, TooLarge
+from raftkv.errors import BadRequest, NoQuorum
 from raftkv.ports import Service
 
 _READY_TIMEOUT_MS = 1000.0
-_MAX_BODY_BYTES = 4096
 
 
 class ClusterHandlers:
@@ -26,7 +24,7 @@ class ClusterHandlers:
 
     async def status(self, request: web.BaseRequest) -> web.Response:
         parse_query(request.rel_url.raw_query_string, ())
-        return _json(self._service.status())
+        return json_response(self._service.status())
 
     async def cluster(self, request: web.BaseRequest) -> web.Response:
         """All members as this node sees them: its own state, and what the others last reported of theirs.
@@ -37,16 +35,21 @@ class ClusterHandlers:
         service = self._service
         own = service.status()
         commit_index = own["commit_index"]
-        members: list[dict[str, Any]] = [
-            {
-                "node": own["node"],
-                "url": own["url"],
-                "peer_address": own["peer_address"],
-                "connected": True,
-                **_summary(own),
-            }
-        ]
-        for peer in service.peers():
+        peers = service.peers()
+        voters = own.get("voters", [own["node"], *(peer.node for peer in peers)])
+        halves = [half for half in (voters, own.get("outgoing")) if half]
+        members: list[dict[str, Any]] = []
+        if own["node"] in own.get("members", voters):  # else it waits to be added, or was removed
+            members.append(
+                {
+                    "node": own["node"],
+                    "url": own["url"],
+                    "peer_address": own["peer_address"],
+                    "connected": True,
+                    **_summary(own),
+                }
+            )
+        for peer in peers:
             members.append(
                 {
                     "node": peer.node,
@@ -62,10 +65,11 @@ class ClusterHandlers:
         for member in members:
             applied = member["last_applied"]
             member["lag"] = None if applied is None else max(0, commit_index - applied)
+            member["votes"] = any(member["node"] in half for half in halves)
         members.sort(key=lambda member: str(member["node"]))
-        alive = sum(bool(member["connected"]) for member in members)
-        quorum = len(members) // 2 + 1
-        return _json(
+        alive = {member["node"] for member in members if member["connected"]}
+        spare = [len(alive.intersection(half)) - (len(half) // 2 + 1) for half in halves]
+        return json_response(
             {
                 "cluster_id": own["cluster_id"],
                 "node": own["node"],
@@ -73,10 +77,11 @@ class ClusterHandlers:
                 "leader_url": own["leader_url"],
                 "term": own["term"],
                 "members": members,
-                "quorum": quorum,
-                "connected": alive,
-                "may_lose": max(0, alive - quorum),
-                "has_quorum": alive >= quorum,
+                "quorum": len(voters) // 2 + 1,
+                "connected": len(alive),
+                "joint": len(halves) > 1,
+                "may_lose": max(0, min(spare, default=0)),
+                "has_quorum": min(spare, default=-1) >= 0,
             }
         )
 
@@ -85,15 +90,15 @@ class ClusterHandlers:
         params = parse_query(request.rel_url.raw_query_string, ("timeout",))
         limits = self._limits
         timeout = timeout_ms(params, limits.request_timeout_ms, limits.max_request_timeout_ms)
-        target = _target_of(await _small_body(request, timeout))
+        target = _target_of(await small_body(request, timeout))
         leader, term = await self._service.transfer(target, timeout)
-        return _json({"leader": leader, "term": term})
+        return json_response({"leader": leader, "term": term})
 
     async def livez(self, request: web.BaseRequest) -> web.Response:
         """The process answers. Never depends on a quorum, or an orchestrator would kill what is merely cut
         off.
         """
-        return _json({"status": "ok", "node": self._service.node_id})
+        return json_response({"status": "ok", "node": self._service.node_id})
 
     async def readyz(self, request: web.BaseRequest) -> web.Response:
         """Whether this node can serve linearizable requests now, and will: it asks a majority. One that was
@@ -116,23 +121,7 @@ class ClusterHandlers:
                 "leader": service.leader,
                 "links": {peer.node: peer.connected for peer in service.peers()},
             }
-        return _json(body, 200 if ready else 503)
-
-
-async def _small_body(request: web.BaseRequest, within_ms: float) -> bytes:
-    length = request.content_length
-    if length is not None and length > _MAX_BODY_BYTES:
-        raise TooLarge(f"the body has {length} bytes; at most {_MAX_BODY_BYTES} are allowed here")
-    try:
-        async with asyncio.timeout(within_ms / 1000):
-            body = await request.read()
-    except TimeoutError:
-        raise BadRequest(f"the body did not come within {within_ms:.0f} ms") from None
-    except (web.HTTPRequestEntityTooLarge, web.RequestPayloadError) as error:
-        raise BadRequest(f"the body can't be read: {' '.join(str(error).split())[:200]}") from None
-    if len(body) > _MAX_BODY_BYTES:
-        raise TooLarge(f"the body is larger than {_MAX_BODY_BYTES} bytes")
-    return body
+        return json_response(body, 200 if ready else 503)
 
 
 def _target_of(body: bytes) -> NodeId | None:
@@ -150,6 +139,9 @@ def _target_of(body: bytes) -> NodeId | None:
 
 
 _SUMMARY = {
+    "version": str,
+    "protocol": int,
+    "machine_level": int,
     "role": str,
     "term": int,
     "commit_index": int,
@@ -165,10 +157,3 @@ def _summary(status: Any) -> dict[str, Any]:
         name: value if type(value := status.get(name)) is expected else None
         for name, expected in _SUMMARY.items()
     }
-
-
-def _json(body: Any, status: int = 200) -> web.Response:
-    headers = CIMultiDict({"Content-Type": "application/json"})
-    return web.Response(
-        status=status, body=orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n", headers=headers
-    )

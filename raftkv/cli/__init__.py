@@ -26,6 +26,8 @@ COMMANDS = {
     "restore": "raftkv.cli.restore:restore",
     "snapshot": "raftkv.cli.restore:snapshot",
     "transfer": "raftkv.cli.transfer:transfer",
+    "members": "raftkv.cli.members:members",
+    "member": "raftkv.cli.members:member",
     "wal": "raftkv.cli.wal:wal",
     "verify": "raftkv.cli.verify:verify",
     "simulate": "raftkv.cli.simulate:simulate",

@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from raftkv.config import Address, Config, parse_cluster
+from raftkv.config import Address, Config, parse_cluster, parse_join
 from raftkv.consensus.types import NodeId
 from raftkv.errors import StartError
 
 
 @click.command()
-@click.option("--id", "node_id", required=True, help="This node's id, one of those in --cluster.")
+@click.option("--id", "node_id", required=True, help="This node's id; a founder's is in --cluster.")
 @click.option(
     "--data-dir", required=True, type=click.Path(path_type=Path), help="Where this node keeps its log."
 )
@@ -25,7 +25,21 @@ from raftkv.errors import StartError
 @click.option(
     "--peer-listen", default="127.0.0.1:9001", show_default=True, help="HOST:PORT for the other nodes."
 )
-@click.option("--cluster", required=True, help="All members: n1=HOST:PORT,n2=HOST:PORT,... (peer addresses).")
+@click.option(
+    "--cluster", default="", help="The founding members: n1=HOST:PORT,n2=HOST:PORT,... (peer addresses)."
+)
+@click.option(
+    "--join",
+    multiple=True,
+    metavar="URL",
+    help="Be added to the cluster of this node (http://HOST:PORT, or several) instead of founding one.",
+)
+@click.option(
+    "--advertise-peer",
+    default="",
+    metavar="HOST:PORT",
+    help="Where the other nodes find this one, if neither --cluster nor --peer-listen says it.",
+)
 @click.option("--cluster-name", default="", help="A name for the cluster; by default derived from --cluster.")
 @click.option("--advertise", default="", help="The URL under which clients reach this node, if not --listen.")
 @click.option("--heartbeat-ms", default=50.0, show_default=True, help="How often a leader is heard.")
@@ -61,12 +75,17 @@ from raftkv.errors import StartError
 def serve(node_id: str, data_dir: Path, listen: str, peer_listen: str, cluster: str, **rest: object) -> None:
     """Run one node of a cluster until SIGTERM or Ctrl-C.
 
+    It founds the cluster with the others in --cluster, or waits to be added to the one of --join. Both count
+    until it has a data directory; from then on the members are those that the cluster has agreed on.
+
     It hands the lead over if it has it, answers what it was asked, and ends; told again, it ends at once.
 
     \b
-    Exit codes: 0 stopped, 65 damaged data, 70 broken invariant, 73 data directory or port unusable,
-    74 disk failed, 78 configuration.
+    Exit codes: 0 stopped, or removed from the cluster; 65 damaged, lost or replaced data, 70 broken
+    invariant, 73 data directory or port unusable, 74 disk failed, 78 configuration.
     """
+    if not cluster and not rest["join"]:
+        raise click.UsageError("give --cluster to found one, or --join to be added to one")
     with _ends_when_told():
         _serve(node_id, data_dir, (listen, peer_listen), cluster, rest)
 
@@ -92,12 +111,15 @@ def _serve(node_id: str, data_dir: Path, at: tuple[str, str], cluster: str, rest
     from raftkv.server import app, logs  # noqa: PLC0415 (a server is heavy; only this command needs it)
 
     try:
+        advertise_peer = rest.pop("advertise_peer")
         config = Config(
             node_id=NodeId(node_id),
             data_dir=data_dir,
             listen=Address.parse(at[0], "--listen"),
             peer_listen=Address.parse(at[1], "--peer-listen"),
             cluster=parse_cluster(cluster),
+            join=parse_join(rest.pop("join")),
+            advertise_peer=Address.parse(advertise_peer, "--advertise-peer") if advertise_peer else None,
             **rest,
         )
         logs.configure(config.log_level, config.log_format, config.node_id)

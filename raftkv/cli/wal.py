@@ -164,6 +164,9 @@ def _as_json(line: Any) -> dict[str, Any]:
     data = line.detail.get("data")
     if isinstance(data, bytes):
         shown["data_bytes"] = len(data)
+    if line.detail.get("kind") == "CONFIG":
+        shown["membership"] = _membership(data)
+    elif isinstance(data, bytes):
         shown["from"], shown["commands"] = _batch(data)
     return shown
 
@@ -173,12 +176,24 @@ def _in_words(detail: Mapping[str, Any]) -> str:
     data = detail.get("data")
     if not data:
         return " ".join(words)
+    if detail.get("kind") == "CONFIG" and (membership := _membership(data)):
+        return " ".join([*words, "; ".join(membership)])
     sender, commands = _batch(data)
     if commands is None:
         return " ".join([*words, f"data={len(data)}B (in a form this version can't read)"])
     shown = "; ".join(map(_command_in_words, commands[:MAX_SHOWN_COMMANDS]))
     more = f"; and {len(commands) - MAX_SHOWN_COMMANDS} more" if len(commands) > MAX_SHOWN_COMMANDS else ""
     return " ".join([*words, f"from={sender}:", shown + more])
+
+
+def _membership(data: bytes) -> list[str] | None:
+    """Who belongs to the group, a fact a line, as the entry has it; None if it can't be read."""
+    from raftkv.consensus.membership import decode_membership, encode_membership  # noqa: PLC0415
+
+    try:
+        return encode_membership(decode_membership(data)).decode().splitlines()[1:]
+    except ValueError:
+        return None
 
 
 def _batch(data: bytes) -> tuple[str | None, list[dict[str, Any]] | None]:

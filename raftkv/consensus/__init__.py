@@ -13,6 +13,8 @@ has), so it can be applied everywhere, in order.
 - ``election.py``     who leads. First a PreVote that disturbs nobody, then the vote, counted when durable.
 - ``replication.py``  how entries reach the others (probe where logs agree, then pipeline), and when they
   commit.
+- ``changes.py``      how members come and go, by joint consensus; ``membership.py`` has the values: their
+  bytes, where the log changes them, what a change makes of them.
 - ``transfer.py``     how the lead is handed over, on request and before a node stops.
 - ``reads.py``        reads that see all that was acknowledged before them, without writing to the log.
 - ``log.py``, ``progress.py``, ``quorum.py``, ``roles.py``   the data the above work on.
@@ -30,6 +32,9 @@ Where we differ from the paper
 - PreVote (9.6), CheckQuorum (6.2) and loyalty to a live leader (4.2.3) are always on; they belong together.
 - While the lead is handed over (3.10) the leader appends nothing; a vote request that comes of it says so,
   and loyal voters hear it.
+- Voters change by joint consensus only, always; there are no changes of a single server (4.1). A new voter
+  is a learner first. C_new is appended by whoever leads when C_old,new is committed.
+- Who is removed is sent to until it has heard that, but not for ever; a removed leader hands over (3.10).
 - *Hunting*: a broken link to the leader starts the PreVotes within milliseconds. See ``election.py``.
 - A refused AppendEntries carries a hint that skips whole terms, by one rule on both sides
   (``Log.last_at_or_below``).
@@ -38,7 +43,7 @@ Where we differ from the paper
 
 What is missing
 ---------------
-Snapshots (the log has its boundary), membership changes (``Membership`` is a value), leader leases.
+Leader leases. Of the snapshots only their place in the log is here: their bytes are the caller's business.
 """
 
 from raftkv.consensus.invariants import InvariantBroken

@@ -6,14 +6,17 @@ replication, reads), which read and change it; nobody else sees it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from raftkv.consensus.log import Log
+from raftkv.consensus.membership import Configurations
 from raftkv.consensus.messages import Envelope, Message
-from raftkv.consensus.ready import ReadGrant
+from raftkv.consensus.ready import ChangeReply, ReadGrant
 from raftkv.consensus.roles import Follower, Role
 from raftkv.consensus.types import (
+    NOBODY,
+    Entry,
     GroupId,
     HardState,
     Index,
@@ -32,7 +35,7 @@ from raftkv.consensus.types import (
 class Core:
     node_id: NodeId
     group: GroupId
-    membership: Membership
+    configurations: Configurations
     timing: Timing
     limits: Limits
     uniform: Callable[[float, float], float]  # a random number between two; the only source of chance
@@ -47,18 +50,35 @@ class Core:
     promises: list[Envelope] = field(default_factory=list)
     grants: list[ReadGrant] = field(default_factory=list)
     snapshots_for: list[NodeId] = field(default_factory=list)
+    change_replies: list[ChangeReply] = field(default_factory=list)
     installed: SnapshotMeta | None = None  # in this turn
     vote_pending: bool = False  # this term, or the vote in it, is on its way to the disk
     _first_unwritten: Index | None = None
     _written: HardState = HardState(Term(0), None)
+    _announced: Membership = NOBODY
 
     def __post_init__(self) -> None:
         self._written = HardState(self.current_term, self.voted_for)
+        self._announced = self.membership
+
+    @property
+    def membership(self) -> Membership:
+        """The one in force: that of the last CONFIG entry in the log, committed or not."""
+        return self.configurations.current
 
     @property
     def peers(self) -> tuple[NodeId, ...]:
-        """The other voters, sorted."""
-        return tuple(voter for voter in self.membership.voters if voter != self.node_id)
+        """The others who vote, sorted."""
+        return tuple(voter for voter in self.membership.electorate if voter != self.node_id)
+
+    @property
+    def may_stand(self) -> bool:
+        """Whether this node may stand for election: it votes, or did in a membership that may still be in
+        force elsewhere, so that it may be needed (thesis 4.2.2). Where it doesn't vote it isn't counted.
+        """
+        return any(
+            self.node_id in each.electorate for each in self.configurations.from_index(self.commit_index)
+        )
 
     def send(self, receiver: NodeId, message: Message) -> None:
         """A message that may leave at once."""
@@ -73,11 +93,33 @@ class Core:
         if self._first_unwritten is None or index < self._first_unwritten:
             self._first_unwritten = index
 
-    def install(self, boundary: SnapshotMeta) -> None:
+    def append(self, entry: Entry) -> None:
+        """An entry of our own comes at the log's end."""
+        self.log.append(entry)
+        self.configurations.add((entry,))
+        self.changed_from(entry.index)
+
+    def splice(self, entries: Sequence[Entry]) -> None:
+        """A leader's entries, whose predecessor matches, are in the log; what conflicts with them is cut."""
+        new = self.log.splice(entries, self.commit_index)
+        if new:
+            self.configurations.cut(new[0].index)
+            self.configurations.add(new)
+            self.changed_from(new[0].index)
+
+    def install(self, boundary: SnapshotMeta, membership: Membership) -> None:
         """The log is what a leader's snapshot holds, and nothing after it."""
         self.log.reset(boundary)
+        self.configurations = Configurations(membership, boundary.index)
         self.commit_index = boundary.index
         self.installed, self._first_unwritten = boundary, None
+
+    def take_membership(self) -> Membership | None:
+        """The membership in force, if it isn't the one that it was at the last turn's end."""
+        if self.membership == self._announced:
+            return None
+        self._announced = self.membership
+        return self._announced
 
     def take_write(self) -> tuple[Write | None, Mark]:
         """What changed since the last turn and must become durable, and the mark of having it so."""

@@ -21,7 +21,7 @@ from typing import Protocol
 from raftkv.consensus.core import Core
 from raftkv.consensus.messages import PreVote, PreVoteReply, RequestVote, RequestVoteReply
 from raftkv.consensus.progress import Progress
-from raftkv.consensus.quorum import VoteResult, tally
+from raftkv.consensus.quorum import VoteResult, joint_result, tally
 from raftkv.consensus.roles import Candidate, Follower, Leader, PreCandidate
 from raftkv.consensus.types import Index, NodeId, Term
 
@@ -48,7 +48,7 @@ class RaftElection:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._hunting_until_ms = float("-inf")
-        alone = core.membership.voters == (core.node_id,)
+        alone = core.membership.electorate == (core.node_id,)
         core.role = Follower(None, core.now_ms if alone else self._timeout())
 
     # -- becoming ------------------------------------------------------------------------------------------
@@ -81,8 +81,9 @@ class RaftElection:
         """The link to our leader broke: its lease ends here, and the hunt begins in the order of ids."""
         core = self._core
         assert isinstance(core.role, Follower)
-        successors = [voter for voter in core.membership.voters if voter != core.role.leader]
+        successors = [voter for voter in core.membership.electorate if voter != core.role.leader]
         if core.node_id not in successors:
+            core.role = Follower(None, self._timeout())
             return
         rank = successors.index(core.node_id)
         step = core.timing.hunt_step_ms
@@ -100,7 +101,7 @@ class RaftElection:
     def stand_now(self) -> None:
         """The leader of our term hands over to us: no PreVotes, and its voters may be disloyal to it."""
         core = self._core
-        if core.node_id in core.membership.voters and not isinstance(core.role, Leader):
+        if core.node_id in core.membership.electorate and not isinstance(core.role, Leader):
             self._stand(transfer=True)
 
     def _stand(self, *, transfer: bool = False) -> None:
@@ -115,8 +116,14 @@ class RaftElection:
     def _lead(self) -> None:
         core = self._core
         next_index = Index(core.log.last_index + 1)
+        # NB: those too who were members in what we don't know to be over: they may have to hear that it is.
+        members = {
+            node for each in core.configurations.from_index(core.commit_index) for node in each.members
+        }
         core.role = Leader(
-            progress={peer: Progress(next_index, heard_ms=core.now_ms) for peer in core.peers},
+            progress={
+                peer: Progress(next_index, heard_ms=core.now_ms) for peer in sorted(members - {core.node_id})
+            },
             term_start=next_index,
             heartbeat_due_ms=core.now_ms,
             since_ms=core.now_ms,
@@ -132,7 +139,9 @@ class RaftElection:
         role = core.role
         if isinstance(role, Leader) or core.now_ms < role.election_due_ms:
             return
-        if core.vote_pending or core.node_id not in core.membership.voters:
+        if not core.may_stand:
+            core.role = Follower(None, self._timeout())
+        elif core.vote_pending:
             # NB: while our own disk is busy with this term's vote, another term would only queue behind it: a
             # disk slower than the election timeout would never elect anybody.
             role.election_due_ms = self._retry(1, 2)
@@ -189,8 +198,11 @@ class RaftElection:
     def _count_pre_votes(self) -> None:
         core = self._core
         assert isinstance(core.role, PreCandidate)
-        if tally(core.membership.voters, core.role.votes) is VoteResult.WON:
+        if self._result(core.role.votes) is VoteResult.WON:
             self._stand()
+
+    def _result(self, votes: dict[NodeId, bool]) -> VoteResult:
+        return joint_result(tally(half, votes) for half in self._core.membership.halves)
 
     # -- the vote ------------------------------------------------------------------------------------------
 
@@ -233,7 +245,7 @@ class RaftElection:
     def _count_votes(self) -> bool:
         core = self._core
         assert isinstance(core.role, Candidate)
-        result = tally(core.membership.voters, core.role.votes)
+        result = self._result(core.role.votes)
         if result is VoteResult.WON:
             self._lead()
         elif result is VoteResult.LOST:

@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raftkv.consensus.types import Entry, GroupId, Index, NodeId, SnapshotMeta, Term
+from raftkv.consensus.types import (
+    Change,
+    Entry,
+    GroupId,
+    Index,
+    Membership,
+    NodeId,
+    SnapshotMeta,
+    Term,
+    Verdict,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,7 @@ class InstallSnapshot:
     """
 
     meta: SnapshotMeta
+    membership: Membership  # the one in force at its last entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +150,27 @@ class TimeoutNow:
     """The leader to the one that shall be next (thesis 3.10): you have all of my log, stand at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeMembers:
+    """A follower's client asks the leader for a change of members. Asking again for the same is harmless."""
+
+    context: int  # names the question in the answer; unique over the asker's whole life, restarts included
+    change: Change
+    force: bool  # though too few of the new voters are heard from, or the learner hasn't caught up
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeMembersReply:
+    """``index``: of the entry appended for it (ACCEPTED, in the envelope's term), or at which it is as wished
+    (DONE). ``reason``: why not (BUSY, REFUSED), in words.
+    """
+
+    context: int
+    verdict: Verdict
+    index: Index
+    reason: str
+
+
 Message = (
     PreVote
     | PreVoteReply
@@ -155,10 +187,18 @@ Message = (
     | Propose
     | TransferLeadership
     | TimeoutNow
+    | ChangeMembers
+    | ChangeMembersReply
 )
 
 FollowersMessage = (
-    AppendEntriesReply | AppendEntriesRefusal | HeartbeatReply | ReadIndex | Propose | TransferLeadership
+    AppendEntriesReply
+    | AppendEntriesRefusal
+    | HeartbeatReply
+    | ReadIndex
+    | Propose
+    | TransferLeadership
+    | ChangeMembers
 )
 """What only a leader hears."""
 

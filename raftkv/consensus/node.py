@@ -6,17 +6,22 @@ The node does no I/O and reads no clock: the caller brings messages and time, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import assert_never
 
+from raftkv.consensus.asking import Asking
+from raftkv.consensus.changes import Changes
 from raftkv.consensus.core import Core
 from raftkv.consensus.election import Election, RaftElection
 from raftkv.consensus.invariants import InvariantBroken
 from raftkv.consensus.log import Log
+from raftkv.consensus.membership import Configurations
 from raftkv.consensus.messages import (
     AppendEntries,
     AppendEntriesRefusal,
     AppendEntriesReply,
+    ChangeMembers,
+    ChangeMembersReply,
     Envelope,
     FollowersMessage,
     Heartbeat,
@@ -34,7 +39,7 @@ from raftkv.consensus.messages import (
     TransferLeadership,
 )
 from raftkv.consensus.reads import Reads
-from raftkv.consensus.ready import ReadGrant, Ready
+from raftkv.consensus.ready import ChangeReply, ReadGrant, Ready
 from raftkv.consensus.replication import Replication
 from raftkv.consensus.roles import Follower, Leader, ReadRequest
 from raftkv.consensus.snapshots import Snapshots
@@ -52,16 +57,19 @@ from raftkv.consensus.types import (
     Term,
     Timing,
 )
-from raftkv.consensus.view import View
+
+LEADS_OR_WOULD = AppendEntries | Heartbeat | InstallSnapshot | TimeoutNow | PreVote | RequestVote
+"""What is heard of anybody: it may be our own membership that is old (thesis 4.1)."""
 
 
-class Node(View):
+class Node(Asking):
     """One node of one group.
 
     ``hard_state`` and ``log`` are what was durable when the node last stopped; the machine holds everything
     up to ``applied``, an entry of ``log`` or its boundary (default: that): a snapshot's last.
     ``uniform(a, b)`` gives a random number between a and b. ``now_ms`` is any monotonic clock's reading;
     later ones come by ``tick``.
+    ``membership`` is the one in force at ``applied``; later ones are found in the log.
     """
 
     def __init__(
@@ -78,28 +86,29 @@ class Node(View):
         timing: Timing = Timing(),
         limits: Limits = Limits(),
     ) -> None:
+        log = log or Log()
+        applied = log.boundary.index if applied is None else applied
+        if not log.boundary.index <= applied <= log.last_index:
+            raise InvariantBroken(f"the machine holds entry {applied}, but the log doesn't join it")
         self._core = Core(
             node_id=node_id,
             group=group,
-            membership=membership,
+            configurations=Configurations(membership, applied, log.slice(Index(applied + 1), 1 << 62)),
             timing=timing,
             limits=limits,
             uniform=uniform,
-            log=log or Log(),
+            log=log,
             current_term=hard_state.current_term,
             voted_for=hard_state.voted_for,
             now_ms=now_ms,
         )
-        boundary = self._core.log.boundary.index
-        self._handed_index = boundary if applied is None else applied  # last given out to be applied
-        if not boundary <= self._handed_index <= self._core.log.last_index:
-            raise InvariantBroken(f"the machine holds entry {applied}, but the log doesn't join it")
-        self._core.commit_index = self._handed_index
+        self._handed_index = self._core.commit_index = applied  # the last entry given out to be applied
         self._election: Election = RaftElection(self._core)
         self._snapshots = Snapshots(self._core)
         self._replication = Replication(self._core, self._snapshots)
         self._reads = Reads(self._core, self._replication)
         self._transfers = Transfers(self._core)
+        self._changes = Changes(self._core, self._election, self._replication, self._transfers)
 
     @property
     def has_more(self) -> bool:
@@ -129,58 +138,6 @@ class Node(View):
             self._transfers.tick(core.role)
         else:
             self._election.follow(core.current_term, None)
-
-    def propose(self, batches: Sequence[bytes]) -> bool:
-        """Ask for ``batches`` to be appended, here or by the leader we know.
-
-        Returns False, and does nothing, without a leader, while we hand over the lead, or when too much waits
-        to be committed. True promises nothing: the batches are decided when they come back as committed
-        entries; until then they may be lost.
-        """
-        core = self._core
-        if isinstance(core.role, Leader):
-            if not self._replication.takes(core.role):
-                return False
-            for batch in batches:
-                self._replication.append(core.role, EntryKind.BATCH, batch)
-            return True
-        leader = self.leader
-        if leader is None:
-            return False
-        core.send(leader, Propose(tuple(batches)))
-        return True
-
-    def read(self, read_id: int) -> bool:
-        """Ask up to where to apply before answering reads that arrived before now; a ``ReadGrant`` may
-        follow.
-
-        ``read_id`` must be new in this node's whole life, restarts included (R3). Returns False without a
-        leader. True promises nothing: ask again under another id if the leader changes or no grant comes.
-        """
-        core = self._core
-        if isinstance(core.role, Leader):
-            return self._reads.register(core.role, ReadRequest(None, read_id))
-        leader = self.leader
-        if leader is None:
-            return False
-        core.send(leader, ReadIndex(read_id))
-        return True
-
-    def transfer(self, target: NodeId | None) -> bool:
-        """Ask that ``target`` lead in the leader's place; None: whoever the leader finds fittest.
-
-        Returns False, and does nothing, without a leader, for no voter, or where we lead and nobody is fit.
-        True promises nothing: who leads then is seen by ``leader``, and whether we still try by
-        ``hands_over_to``.
-        """
-        core = self._core
-        leader = self.leader
-        if leader is None or (target is not None and target not in core.membership.voters):
-            return False
-        if isinstance(core.role, Leader):
-            return self._transfers.begin(core.role, target)
-        core.send(leader, TransferLeadership(target))
-        return True
 
     def peer_lost(self, peer: NodeId) -> None:
         """The link to or from ``peer`` broke. A hint: what was in flight may be lost, and it may be dead."""
@@ -219,10 +176,12 @@ class Node(View):
         self._snapshots.ended(peer)
 
     def step(self, envelope: Envelope) -> None:
-        """Take in a message. Strangers' are dropped; the term rule of section 5.1 is applied here, once."""
+        """Take in a message; not a stranger's. The term rule of section 5.1 is applied here, once."""
         core = self._core
         sender, term, message = envelope.sender, envelope.term, envelope.message
-        if envelope.group != core.group or envelope.receiver != core.node_id or sender not in core.peers:
+        if envelope.group != core.group or envelope.receiver != core.node_id:
+            return
+        if sender == core.node_id or not (isinstance(message, LEADS_OR_WOULD) or self._knows(sender)):
             return
         is_wished = isinstance(message, RequestVote) and message.transfer  # by the leader itself
         if isinstance(message, PreVote | RequestVote) and not is_wished and self._is_loyal():
@@ -241,6 +200,8 @@ class Node(View):
         """End the turn: everything that it led to. See ``Ready`` for what the caller must do."""
         core = self._core
         if isinstance(core.role, Leader):
+            self._changes.pump(core.role)
+        if isinstance(core.role, Leader):  # still
             self._reads.pump(core.role)
             self._replication.pump(core.role)
             self._transfers.pump(core.role)
@@ -265,8 +226,11 @@ class Node(View):
             tuple(core.grants),
             installed,
             tuple(core.snapshots_for),
+            core.take_membership(),
+            tuple(core.change_replies),
         )
         core.messages, core.promises, core.grants, core.snapshots_for = [], [], [], []
+        core.change_replies = []
         return ready
 
     # -- the rest ------------------------------------------------------------------------------------------
@@ -279,6 +243,12 @@ class Node(View):
         assert isinstance(role, Leader)
         self._replication.append(role, EntryKind.NOOP, b"")
         self._replication.tick(role)
+
+    def _knows(self, sender: NodeId) -> bool:
+        """Whether ``sender`` is a member, leads us, or is just being told that it is a member no more."""
+        role = self._core.role
+        known = sender in self._core.membership.members or sender == self.leader
+        return known or (isinstance(role, Leader) and sender in role.progress)
 
     def _is_loyal(self) -> bool:
         """Whether this node leads with a majority, or has heard its leader within the minimum election
@@ -310,7 +280,7 @@ class Node(View):
             case AppendEntriesReply() | AppendEntriesRefusal() | HeartbeatReply() | ReadIndex():
                 if isinstance(role, Leader):
                     self._on_follower(role, sender, message)
-            case Propose() | TransferLeadership():
+            case Propose() | TransferLeadership() | ChangeMembers():
                 if isinstance(role, Leader):
                     self._on_follower(role, sender, message)
             case PreVote():
@@ -324,6 +294,8 @@ class Node(View):
                     self._begin_term()
             case ReadIndexReply():
                 self._core.grants.append(ReadGrant(message.context, message.index))
+            case ChangeMembersReply():
+                self._core.change_replies.append(ChangeReply(self._core.current_term, message))
             case TimeoutNow():
                 self._election.stand_now()
             case _:
@@ -338,13 +310,16 @@ class Node(View):
         if isinstance(message, AppendEntries):
             self._replication.on_append(sender, message)
         elif isinstance(message, InstallSnapshot):
-            self._snapshots.on_install(sender, message.meta)
+            self._snapshots.on_install(sender, message)
         else:
             self._replication.on_heartbeat(follower, sender, message)
 
     def _on_follower(self, leader: Leader, sender: NodeId, message: FollowersMessage) -> None:
         """A follower of our term answered, or asks."""
-        leader.progress[sender].heard_ms = self._core.now_ms
+        progress = leader.progress.get(sender)
+        if progress is None:  # a leader that hands this on may be no member of ours
+            return
+        progress.heard_ms, progress.answered = self._core.now_ms, True
         match message:
             case AppendEntriesReply():
                 self._replication.on_reply(leader, sender, message)
@@ -359,5 +334,7 @@ class Node(View):
                 self._replication.append_forwarded(leader, sender, message)
             case TransferLeadership():
                 self._transfers.begin(leader, message.target)
+            case ChangeMembers():
+                self._changes.request(leader, sender, message)
             case _:
                 assert_never(message)

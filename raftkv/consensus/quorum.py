@@ -1,4 +1,8 @@
-"""Majorities, as pure functions. A voter counts once; who isn't a voter never counts (checklist E3)."""
+"""Majorities, as pure functions. A voter counts once; who isn't a voter never counts (checklist E3).
+
+A membership has one half, or two while it is joint. Whatever is decided is decided by a majority of *each*
+half: never by one of all together.
+"""
 
 from __future__ import annotations
 
@@ -41,3 +45,18 @@ def tally(voters: Iterable[NodeId], votes: Mapping[NodeId, bool]) -> VoteResult:
     if sum(answer is not False for answer in answers) < needed:
         return VoteResult.LOST
     return VoteResult.PENDING
+
+
+def joint_value(halves: Iterable[Iterable[NodeId]], values: Mapping[NodeId, Ordered]) -> Ordered:
+    """The largest value that a majority of each half has reached (each has a voter). ``values`` has one for
+    each voter; what it has for others isn't looked at.
+    """
+    return min(majority_value([values[voter] for voter in half]) for half in halves)
+
+
+def joint_result(results: Iterable[VoteResult]) -> VoteResult:
+    """What an election has come to, given what it has in each half: lost where one is."""
+    known = set(results)
+    if VoteResult.LOST in known:
+        return VoteResult.LOST
+    return VoteResult.WON if known == {VoteResult.WON} else VoteResult.PENDING

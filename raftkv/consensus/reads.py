@@ -51,5 +51,6 @@ class Reads:
                 self._core.grants.append(ReadGrant(request.read_id, open_round.index))
             else:
                 self._core.send(request.asker, ReadIndexReply(request.read_id, open_round.index))
-                progress = leader.progress[request.asker]
-                progress.commit_wanted = max(progress.commit_wanted, open_round.index)
+                progress = leader.progress.get(request.asker)
+                if progress is not None:  # else it is no member any more
+                    progress.commit_wanted = max(progress.commit_wanted, open_round.index)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raftkv.consensus.messages import Envelope
-from raftkv.consensus.types import Entry, Index, Mark, NodeId, SnapshotMeta, Write
+from raftkv.consensus.messages import ChangeMembersReply, Envelope
+from raftkv.consensus.types import Entry, Index, Mark, Membership, NodeId, SnapshotMeta, Term, Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,14 @@ class ReadGrant:
 
     read_id: int
     index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeReply:
+    """The answer to ``Node.change_members``, from a leader of ``term``."""
+
+    term: Term
+    reply: ChangeMembersReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,9 @@ class Ready:
     7. ``reads`` are answered once their index is applied.
     8. Each of ``snapshots_for`` is sent a snapshot that reaches our log's beginning, or further;
        ``Node.snapshot_ended`` is told when that is over.
+    9. Links are made to the members of ``membership``, the one in force now, if it isn't None: it changed.
+       NB: it may change back: what is appended may be cut again. ``Node.contacts`` has those, too, who are no
+       members any more and are still to hear that.
     """
 
     messages: tuple[Envelope, ...]
@@ -41,3 +52,5 @@ class Ready:
     reads: tuple[ReadGrant, ...]
     installed: SnapshotMeta | None = None
     snapshots_for: tuple[NodeId, ...] = ()
+    membership: Membership | None = None
+    change_replies: tuple[ChangeReply, ...] = ()

@@ -7,6 +7,8 @@ the entry.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from raftkv.consensus.core import Core
 from raftkv.consensus.invariants import InvariantBroken
 from raftkv.consensus.messages import (
@@ -18,7 +20,7 @@ from raftkv.consensus.messages import (
     Propose,
 )
 from raftkv.consensus.progress import Mode, Progress
-from raftkv.consensus.quorum import majority_value
+from raftkv.consensus.quorum import Ordered, joint_value
 from raftkv.consensus.roles import Follower, Leader
 from raftkv.consensus.snapshots import Snapshots
 from raftkv.consensus.types import Entry, EntryKind, Index, NodeId
@@ -36,8 +38,7 @@ class Replication:
         core = self._core
         time_ms = leader.time_base_ms + int(core.now_ms - leader.since_ms)
         entry = Entry(Index(core.log.last_index + 1), core.current_term, kind, time_ms, data)
-        core.log.append(entry)
-        core.changed_from(entry.index)
+        core.append(entry)
         leader.unsettled_bytes += len(data)
         return entry.index
 
@@ -98,9 +99,17 @@ class Replication:
         leader.rounds.append((leader.round, self._core.now_ms))
         self._note_confirmed(leader)
 
+    def _agreed(self, leader: Leader, own: Ordered, of: Callable[[Progress], Ordered]) -> Ordered:
+        """What a majority has reached, in each half of the membership. ``own`` is ours: where we don't vote,
+        and learners' values anywhere, don't count.
+        """
+        values = {peer: of(progress) for peer, progress in leader.progress.items()}
+        values[self._core.node_id] = own
+        return joint_value(self._core.membership.halves, values)
+
     def confirmed_round(self, leader: Leader) -> int:
         """The latest round that a majority has answered."""
-        return majority_value([leader.round, *(each.acked_round for each in leader.progress.values())])
+        return self._agreed(leader, leader.round, lambda progress: progress.acked_round)
 
     def _note_confirmed(self, leader: Leader) -> None:
         """We led when a confirmed round began, so nobody else had committed anything by then. NB: not when
@@ -136,7 +145,7 @@ class Replication:
     def has_quorum(self, leader: Leader) -> bool:
         """CheckQuorum: whether a majority has been heard within an election timeout (thesis 6.2)."""
         core = self._core
-        heard = majority_value([core.now_ms, *(each.heard_ms for each in leader.progress.values())])
+        heard = self._agreed(leader, core.now_ms, lambda progress: progress.heard_ms)
         return core.now_ms - heard <= core.timing.election_timeout_min_ms
 
     def on_reply(self, leader: Leader, sender: NodeId, reply: AppendEntriesReply) -> None:
@@ -173,9 +182,7 @@ class Replication:
         along.
         """
         core = self._core
-        matched = majority_value(
-            [leader.durable_index, *(each.match_index for each in leader.progress.values())]
-        )
+        matched = self._agreed(leader, leader.durable_index, lambda progress: progress.match_index)
         if matched <= core.commit_index or core.log.term_at(matched) != core.current_term:
             return False
         core.commit_index = matched
@@ -184,7 +191,8 @@ class Replication:
         leader.notice_due_ms = core.now_ms + core.timing.commit_notice_ms
         while leader.forwarded and leader.forwarded[0][0] <= matched:
             index, asker = leader.forwarded.popleft()
-            leader.progress[asker].commit_wanted = index
+            if asker in leader.progress:
+                leader.progress[asker].commit_wanted = index
         return True
 
     def settle(self, leader: Leader) -> None:
@@ -211,9 +219,7 @@ class Replication:
             assert hint_term is not None
             core.send(sender, AppendEntriesRefusal(request.prev_log_index, hint, hint_term))
             return
-        new = log.splice(entries, core.commit_index)
-        if new:
-            core.changed_from(new[0].index)
+        core.splice(entries)
         covered = Index(request.prev_log_index + len(request.entries))
         core.promise(sender, AppendEntriesReply(covered))
         # NB: no further than what this request vouches for; our tail beyond it may be another leader's (L3).

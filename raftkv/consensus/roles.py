@@ -59,8 +59,25 @@ class Transfer:
 
 
 @dataclass(slots=True)
+class CatchUp:
+    """A learner's rounds (thesis 4.2.1): each ends when it holds what the log held at its beginning."""
+
+    target: Index
+    since_ms: float
+    was_quick: bool = False  # whether the last whole round took no longer than an election timeout
+
+
+@dataclass(slots=True)
+class Farewell:
+    """Somebody is no member any more, and is to hear that this is committed; not for ever."""
+
+    until_ms: float
+    told_round: int | None = None  # who answers this round, or a later one, has heard
+
+
+@dataclass(slots=True)
 class Leader:
-    progress: dict[NodeId, Progress]  # the other voters, sorted
+    progress: dict[NodeId, Progress]  # the other members, and those in ``farewells``-to-be; sorted
     term_start: Index  # the index of this term's no-op: nothing is decided here before it commits
     heartbeat_due_ms: float
     since_ms: float
@@ -80,6 +97,9 @@ class Leader:
         default_factory=deque
     )  # entries whose asker waits for the commit
     transfer: Transfer | None = None  # while one is under way nothing is appended
+    learning: dict[NodeId, CatchUp] = field(default_factory=dict)  # every learner's
+    farewells: dict[NodeId, Farewell] = field(default_factory=dict)  # begun when the removal is committed
+    leaves_at_ms: float | None = None  # we are no member any more, and lead no longer than that
 
 
 Role = Follower | PreCandidate | Candidate | Leader

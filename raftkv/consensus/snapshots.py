@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from raftkv.consensus.core import Core
 from raftkv.consensus.invariants import InvariantBroken
-from raftkv.consensus.messages import AppendEntriesReply
+from raftkv.consensus.messages import AppendEntriesReply, InstallSnapshot
 from raftkv.consensus.progress import Mode, Progress
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import Index, NodeId, SnapshotMeta
+from raftkv.consensus.types import Index, NodeId
 
 
 class Snapshots:
@@ -28,6 +28,7 @@ class Snapshots:
             index = min(index, core.role.settled_index)
         if index > core.log.boundary.index:
             core.log.compact(index)
+            core.configurations.forget(index)
 
     # -- the leader ----------------------------------------------------------------------------------------
 
@@ -52,12 +53,12 @@ class Snapshots:
 
     # -- the follower --------------------------------------------------------------------------------------
 
-    def on_install(self, sender: NodeId, meta: SnapshotMeta) -> None:
+    def on_install(self, sender: NodeId, message: InstallSnapshot) -> None:
         """InstallSnapshot receiver (Figure 13, rules 6-8)."""
-        core = self._core
+        core, meta = self._core, message.meta
         if core.log.matches(meta.index, meta.term):
             # NB: what follows that entry may be acknowledged, so it stays (L12); no snapshot is needed then.
             core.commit_index = max(core.commit_index, meta.index)
         elif meta.index > core.commit_index:
-            core.install(meta)
+            core.install(meta, message.membership)
         core.promise(sender, AppendEntriesReply(meta.index))

@@ -34,7 +34,7 @@ class Transfers:
         under_way = leader.transfer
         if target is None:
             target = self._fittest(leader) if under_way is None else under_way.target
-        if target not in leader.progress:
+        if target not in core.membership.voters:
             return False
         if under_way is None or under_way.target != target:
             leader.transfer = Transfer(target, core.now_ms + core.timing.election_timeout_min_ms)
@@ -49,7 +49,11 @@ class Transfers:
             return progress.mode is Mode.REPLICATE, progress.match_index, progress.heard_ms
 
         since_ms = core.now_ms - core.timing.election_timeout_min_ms
-        heard = [item for item in leader.progress.items() if item[1].heard_ms >= since_ms]
+        heard = [
+            (peer, progress)
+            for peer, progress in leader.progress.items()
+            if peer in core.membership.voters and progress.heard_ms >= since_ms
+        ]
         return max(heard, key=fitness)[0] if heard else None
 
     def tick(self, leader: Leader) -> None:
@@ -68,6 +72,8 @@ class Transfers:
         core, transfer = self._core, leader.transfer
         if transfer is None or core.now_ms < transfer.ask_due_ms:
             return
+        if leader.leaves_at_ms is not None and core.commit_index < core.log.last_index:
+            return  # whoever leads next won't tell us what has become of it
         if leader.progress[transfer.target].match_index == core.log.last_index:
             transfer.ask_due_ms = core.now_ms + core.timing.heartbeat_ms
             core.send(transfer.target, TimeoutNow())

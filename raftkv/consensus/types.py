@@ -5,7 +5,8 @@ Pure values. Nothing here knows time, disks, sockets or what a command means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NewType
 
@@ -27,6 +28,7 @@ class EntryKind(IntEnum):
 
     NOOP = 0  # opens a leader's term (section 8); no data
     BATCH = 1  # a batch of one node's commands, opaque to consensus
+    CONFIG = 2  # who belongs to the group from here on: a whole ``Membership`` (membership.py has the bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +70,121 @@ NO_SNAPSHOT = SnapshotMeta(Index(0), Term(0), 0)
 
 
 @dataclass(frozen=True, slots=True)
+class Learner:
+    """A node that is sent everything and counted nowhere.
+
+    With ``promote`` the leader makes it a voter by itself when it has caught up, in the place of ``replaces``
+    if that is given and votes then.
+    """
+
+    node: NodeId
+    promote: bool = False
+    replaces: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Membership:
-    """Who votes. ``voters`` is sorted, so that iteration has the same order on every node."""
+    """Who belongs to a group. All ids are sorted, so that iteration has the same order on every node.
+
+    While ``outgoing`` isn't empty it is *joint* (section 6): whatever is decided needs a majority of
+    ``voters``, who will be, and one of ``outgoing``, who were. A node that is only joining knows nobody:
+    nothing is decided by it. ``addresses`` are carried for those who make links, for some members or all.
+    """
 
     voters: tuple[NodeId, ...]
+    outgoing: tuple[NodeId, ...] = ()
+    learners: tuple[Learner, ...] = ()
+    addresses: tuple[tuple[NodeId, str], ...] = ()
+    # What follows from them; asked for with every message.
+    electorate: tuple[NodeId, ...] = field(init=False, repr=False, compare=False)  # who votes in either half
+    members: tuple[NodeId, ...] = field(init=False, repr=False, compare=False)  # and the learners
+    halves: tuple[tuple[NodeId, ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.voters or list(self.voters) != sorted(set(self.voters)):
-            raise ValueError("voters must be non-empty, sorted and without duplicates")
+        learners = tuple(each.node for each in self.learners)
+        electorate = tuple(sorted({*self.voters, *self.outgoing}))
+        members = tuple(sorted({*electorate, *learners}))
+        addressed = tuple(node for node, _ in self.addresses)
+        for ids in (self.voters, self.outgoing, learners, addressed):
+            if list(ids) != sorted(set(ids)):
+                raise ValueError("ids must be sorted and without duplicates")
+        if self.outgoing and not self.voters:
+            raise ValueError("a joint membership must have voters to come")
+        if len(members) != len(electorate) + len(learners):
+            raise ValueError("nobody both votes and learns")
+        if any(each.replaces == each.node for each in self.learners):
+            raise ValueError("nobody replaces itself")
+        if not set(addressed) <= set(members):
+            raise ValueError("addresses belong to members")
+        object.__setattr__(self, "electorate", electorate)
+        object.__setattr__(self, "members", members)
+        object.__setattr__(self, "halves", (self.voters, self.outgoing) if self.outgoing else (self.voters,))
 
     @staticmethod
-    def of(*voters: str) -> Membership:
-        return Membership(tuple(NodeId(v) for v in sorted(set(voters))))
+    def of(*voters: str, addresses: Mapping[str, str] | None = None) -> Membership:
+        """These voters, and nobody else."""
+        known = tuple((NodeId(node), address) for node, address in sorted((addresses or {}).items()))
+        return Membership(tuple(NodeId(v) for v in sorted(set(voters))), addresses=known)
+
+    @property
+    def is_joint(self) -> bool:
+        return bool(self.outgoing)
+
+    def learner(self, node: NodeId) -> Learner | None:
+        return next((each for each in self.learners if each.node == node), None)
+
+    def address(self, node: NodeId) -> str | None:
+        return dict(self.addresses).get(node)
+
+
+NOBODY = Membership(())
+"""What a node knows that is only joining."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddLearner:
+    """Let ``node`` learn at ``address`` (host:port); with ``promote``, vote once it has caught up, in the
+    place of ``replaces`` if given.
+    """
+
+    node: NodeId
+    address: str
+    promote: bool = True
+    replaces: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Let a learner vote."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Let a voter or a learner be no member any more."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A member is found at ``address`` from now on."""
+
+    node: NodeId
+    address: str
+
+
+Change = AddLearner | Promote | Remove | Move
+
+
+class Verdict(IntEnum):
+    """What became of a wish to change the members. Values are on the wire: never renumber."""
+
+    ACCEPTED = 0  # an entry was appended; its commit decides, or that of a joint change's last one
+    DONE = 1  # it is as wished already
+    BUSY = 2  # nothing was done: not now; ask again
+    REFUSED = 3  # nothing was done, nor will be
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,26 @@ class View:
         return self._core.membership
 
     @property
+    def membership_since(self) -> Index:
+        """The index from which on the membership in force is: that of its entry, or where the log began."""
+        return self._core.configurations.since
+
+    def membership_at(self, index: Index) -> Membership:
+        """The one in force at ``index``: for the taker of a snapshot that ends there. It must be applied, and
+        not before our log's beginning or what was applied when the node started.
+        """
+        return self._core.configurations.at(index)
+
+    @property
+    def contacts(self) -> tuple[NodeId, ...]:
+        """Those to whom this node may have something to say, sorted: the members, and where it leads, who is
+        still to hear that it is no member any more.
+        """
+        role = self._core.role
+        told = role.progress if isinstance(role, Leader) else ()
+        return tuple(sorted({*self._core.membership.members, *told} - {self._core.node_id}))
+
+    @property
     def uniform(self) -> Callable[[float, float], float]:
         """The node's source of chance."""
         return self._core.uniform

@@ -109,6 +109,10 @@ class KvMachine:
             return Applied(batch, None)
         return Applied(batch, [self._execute(command) for command in commands])
 
+    def incarnation(self, node: str) -> int:
+        """The latest run of ``node`` that a batch was applied from; 0: none ever was."""
+        return self._sessions.incarnation(node)
+
     def export(self) -> Export:
         return Export(self.store, self._sessions)
 

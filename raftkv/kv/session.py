@@ -94,6 +94,11 @@ class Sessions:
             row.applied = {seq for seq in row.applied if seq >= batch.low}
         return True
 
+    def incarnation(self, node: str) -> int:
+        """The latest run of ``node`` that a batch was applied from; 0: none ever was."""
+        row = self._rows.get(node)
+        return 0 if row is None else row.incarnation
+
     def rows(self) -> list[list[Any]]:
         """The table in the order of its nodes: ``[node, incarnation, low, applied]`` each, ``applied`` as 8
         little-endian bytes for each number, in order.

@@ -26,18 +26,21 @@ from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
 from raftkv.replica import Replica
-from raftkv.server import start
+from raftkv.server import joining, start
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
+from raftkv.server.members import Members
 from raftkv.server.receiving import SnapshotReceiver
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.service import NodeService
 from raftkv.server.snapshots import Snapshots, Taken
 from raftkv.server.worker import Worker
+from raftkv.storage.charter import Charter, write_charter
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import OsFiles
 from raftkv.storage.founding import read_token
+from raftkv.storage.segment import EXIT_DAMAGED
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
 from raftkv.transport.snapshots import Incoming
@@ -58,7 +61,7 @@ _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop t
 class NodeProcess:
     """One node; ``run`` returns when it has stopped."""
 
-    def __init__(self, config: Config, begin: start.Start) -> None:
+    def __init__(self, config: Config, charter: Charter, begin: start.Start) -> None:
         self._config = config
         self._failure: StartError | None = None
         self._stopping = asyncio.Event()
@@ -67,7 +70,7 @@ class NodeProcess:
         self._machine = begin.machine
         node = Node(
             config.node_id,
-            config.membership,
+            begin.membership,
             uniform=random.Random().uniform,
             now_ms=loop.time() * 1000,
             hard_state=begin.hard_state,
@@ -83,15 +86,26 @@ class NodeProcess:
             begin.wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync
         )
         self._network = PeerNetwork(
-            identity=Identity(config.cluster_id, config.node_id, begin.incarnation, config.client_url),
+            identity=_identity(config, charter, begin),
             listen=(config.peer_listen.host, config.peer_listen.port),
-            peers={peer: str(config.cluster[peer]) for peer in config.cluster if peer != config.node_id},
+            peers={},
             on_envelopes=self._on_envelopes,
             on_peer_lost=self._on_peer_lost,
+            on_disowned=self._on_disowned,
+            known_incarnation=self._machine.incarnation,
+            hints={peer: str(address) for peer, address in config.cluster.items()},
             on_offer=self._on_offer,
         )
         self._driver = Driver(
             self._replica, self._disk, self._network, on_fatal=self._on_fatal, on_turn=self._on_turn
+        )
+        self._members = Members(
+            replica=self._replica,
+            driver=self._driver,
+            network=self._network,
+            charter=charter,
+            peer_address=config.peer_address,
+            on_removed=self._on_removed,
         )
         self._make_snapshots(begin)
         self._service = NodeService(
@@ -101,6 +115,8 @@ class NodeProcess:
             driver=self._driver,
             disk=self._disk,
             network=self._network,
+            members=self._members,
+            charter=charter,
             snapshots=self._snapshots,
             sender=self._sender,
             receiver=self._receiver,
@@ -145,6 +161,7 @@ class NodeProcess:
         door = Door(api)
         publisher = asyncio.create_task(self._publish())
         try:
+            self._members.start()
             await self._network.start()
             self._driver.start()
             await runner.setup()
@@ -154,6 +171,7 @@ class NodeProcess:
             await self._leave(api, door)
         finally:
             publisher.cancel()
+            await self._members.stop()
             for each in (self._snapshots, self._sender, self._receiver):
                 each.stop()
             self._driver.stop("this node is stopping; ask another")
@@ -186,6 +204,7 @@ class NodeProcess:
         while True:
             try:
                 self._network.publish(self._service.summary())
+                self._members.look()
             except Exception:  # a report that can't be made must not end all later ones
                 logger.exception("no status report")
             await asyncio.sleep(_PUBLISH_S)
@@ -200,6 +219,24 @@ class NodeProcess:
         logger.info("stopping", signal=signal.Signals(number).name)
         self._service.stopping = True
         self._stopping.set()
+
+    def _on_removed(self) -> None:
+        self._service.stopping = True
+        self._stopping.set()
+
+    def _on_disowned(self, peer: NodeId, reason: str) -> None:
+        """NB: one peer's word is enough: it knows of a later run than this one, and waiting for more would
+        only give this node the time to vote once more where it has voted.
+        """
+        me = self._config.node_id
+        self._on_fatal(
+            StartError(
+                f"{peer} knows later runs of {me} than this one: {self._config.data_dir} was lost, replaced "
+                f"or put back from a copy. {me} must not go on under this id: start a new node in its place, "
+                f"with an empty data directory, and run raftkv member replace {me} NEW_ID HOST:PORT",
+                EXIT_DAMAGED,
+            )
+        )
 
     async def _leave(self, api: RestServer, door: Door) -> None:
         """Until all is done that can be, or we are told to hurry, or something fails."""
@@ -259,6 +296,7 @@ class NodeProcess:
         self._driver.on_peer_lost(peer)
 
     def _on_turn(self, ready: Ready) -> None:
+        self._members.turned(ready)
         self._snapshots.turned(ready)
         self._sender.turned(ready)
 
@@ -277,13 +315,29 @@ class NodeProcess:
             )
 
 
+def _identity(config: Config, charter: Charter, begin: start.Start) -> Identity:
+    return Identity(
+        charter.owner.cluster_id,
+        config.node_id,
+        begin.incarnation,
+        config.client_url,
+        peer_address=config.peer_address,
+        directory=charter.directory,
+    )
+
+
 async def _serve(config: Config) -> None:
     files = OsFiles()
     data_dir = DataDir.open(files, config.data_dir)
     try:
         config = dataclasses.replace(config, cluster_token=read_token(files, data_dir.path))
         gc.disable()  # what is read stays: looking for garbage in it would double the time
-        process = NodeProcess(config, start.read(config, files, data_dir.path))
+        beginning = await joining.begin(config, files, data_dir.path)
+        charter = beginning.charter
+        begin = start.read(config, files, data_dir.path, charter)
+        if beginning.is_new:
+            write_charter(files, data_dir.path, charter)
+        process = NodeProcess(config, charter, begin)
         # What was recovered lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()

@@ -17,7 +17,7 @@ import structlog
 
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.ready import Ready
-from raftkv.consensus.types import NodeId, SnapshotMeta, Term
+from raftkv.consensus.types import Change, Index, Membership, NodeId, SnapshotMeta, Term
 from raftkv.errors import RaftkvError, ShuttingDown
 from raftkv.kv.machine import Restoring
 from raftkv.ports import Storage, Transport
@@ -86,6 +86,13 @@ class Driver:
         self._wake()
         return ticket
 
+    def change_members(self, change: Change, *, force: bool, timeout_ms: float) -> asyncio.Future[Index]:
+        ticket: asyncio.Future[Index] = self._loop.create_future()
+        self._admit()
+        self._replica.change_members(change, force, ticket, self._now_ms() + timeout_ms)
+        self._wake()
+        return ticket
+
     def staleness_ms(self) -> float | None:
         fresh_ms = self._replica.fresh_ms
         return None if fresh_ms == float("-inf") else max(0.0, self._now_ms() - fresh_ms)
@@ -120,7 +127,9 @@ class Driver:
             self._fail(error)
         self._wake()
 
-    def install(self, sender: NodeId, term: Term, meta: SnapshotMeta, restoring: Restoring) -> None:
+    def install(
+        self, sender: NodeId, term: Term, meta: SnapshotMeta, membership: Membership, restoring: Restoring
+    ) -> None:
         """See ``Replica.install``. When this returns, the machine is the snapshot's if the log needed it, and
         the write that says so is queued.
         """
@@ -128,7 +137,7 @@ class Driver:
             return
         try:
             self._replica.clock(self._now_ms())
-            self._replica.install(sender, term, meta, restoring)
+            self._replica.install(sender, term, meta, membership, restoring)
         except Exception as error:
             self._fail(error)
         self._turn()
@@ -206,6 +215,11 @@ class Driver:
         self._timer, self._timer_due_s = self._loop.call_at(due_s, self._on_timer), due_s
 
     # -- the end -------------------------------------------------------------------------------------------
+
+    def refuse(self, detail: str | None) -> None:
+        """Take no requests from now on, those taken go on; None: take them again."""
+        if not self._stopped:
+            self._refuse_detail = detail
 
     def stop(self, detail: str) -> None:
         """Stop for good; whoever still waits is told, each with the outcome that is true for it."""

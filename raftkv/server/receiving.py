@@ -17,7 +17,8 @@ from typing import Any
 
 import structlog
 
-from raftkv.consensus.types import Index, NodeId
+from raftkv.consensus.membership import decode_membership
+from raftkv.consensus.types import Index, Membership, NodeId
 from raftkv.errors import StartError
 from raftkv.replica import Replica
 from raftkv.server.driver import Driver
@@ -64,10 +65,11 @@ class SnapshotReceiver:
         if offer.group != node.group:
             raise SnapshotRefused(_BAD, f"{node.node_id} has no group {offer.group}")
         self.check_term(offer)
+        membership = self._membership(offer)
         meta = offer.meta
         if meta.index <= node.commit_index or node.log.matches(meta.index, meta.term):
             # The leader can't know how far our log reaches, or it wouldn't offer it: this tells it.
-            self._driver.install(sender, offer.term, meta, self._replica.restorer())
+            self._driver.install(sender, offer.term, meta, node.membership, self._replica.restorer())
             return None
         current = self._current
         if current is not None:
@@ -77,8 +79,17 @@ class SnapshotReceiver:
         self._snapshots.abort()
         logger.info("receiving a snapshot", sender=sender, index=meta.index, term=offer.term)
         file = SnapshotFile(self._worker, self._files, meta, offer.extra)
-        self._current = _Coming(self, sender, offer, file, self._replica)
+        self._current = _Coming(self, sender, offer, membership=membership, file=file, replica=self._replica)
         return self._current
+
+    def _membership(self, offer: Offer) -> Membership:
+        """The one in force at the snapshot's end. Raises ``SnapshotRefused`` where it can't be read."""
+        if not offer.extra:  # the release that took it knew no changes: what was in force before still was
+            return self._replica.node.membership
+        try:
+            return decode_membership(offer.extra)
+        except ValueError as error:
+            raise SnapshotRefused(_BAD, f"its membership can't be read: {error}") from error
 
     def check_term(self, offer: Offer) -> None:
         """Raises ``SnapshotRefused`` once there is a later term: who sends it leads no more."""
@@ -90,7 +101,7 @@ class SnapshotReceiver:
         """It is durable: become it. Returns when this node's log says so durably."""
         meta, node = coming.offer.meta, self._replica.node
         self._snapshots.abort()
-        self._driver.install(coming.sender, coming.offer.term, meta, coming.restoring)
+        self._driver.install(coming.sender, coming.offer.term, meta, coming.membership, coming.restoring)
         # What lies before is of no use to anyone, an older snapshot included: the log doesn't join it.
         unused = meta.index if node.log.boundary == meta else Index(0)
         durable = asyncio.Event()
@@ -126,10 +137,18 @@ class _Coming:
     """``transport.snapshots.Incoming``."""
 
     def __init__(
-        self, receiver: SnapshotReceiver, sender: NodeId, offer: Offer, file: SnapshotFile, replica: Replica
+        self,
+        receiver: SnapshotReceiver,
+        sender: NodeId,
+        offer: Offer,
+        *,
+        membership: Membership,
+        file: SnapshotFile,
+        replica: Replica,
     ) -> None:
         self.sender = sender
         self.offer = offer
+        self.membership = membership
         self.restoring = replica.restorer()
         self.received_bytes = 0
         self._receiver = receiver

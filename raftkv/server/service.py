@@ -7,23 +7,26 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from raftkv import __version__
 from raftkv.config import Config
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import NodeId
-from raftkv.errors import Outcome, TimedOut
+from raftkv.consensus.types import Change, Index, NodeId
+from raftkv.errors import ChangeRefused, Outcome, TimedOut
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup, backup_of
 from raftkv.server.driver import Driver
+from raftkv.server.levels import common_level, outdated, own_report
+from raftkv.server.members import Members
 from raftkv.server.observer import role_name
 from raftkv.server.receiving import SnapshotReceiver
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
+from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
 from raftkv.storage.segment import Owner
 from raftkv.transport.network import PeerNetwork
+from raftkv.wire.versions import CHANGING_MEMBERS
 
 
 class NodeService:
@@ -38,6 +41,8 @@ class NodeService:
         driver: Driver,
         disk: Disk,
         network: PeerNetwork,
+        members: Members,
+        charter: Charter,
         snapshots: Snapshots,
         sender: SnapshotSender,
         receiver: SnapshotReceiver,
@@ -47,6 +52,9 @@ class NodeService:
         self._machine = machine
         self._disk = disk
         self._network = network
+        self._driver = driver
+        self._members = members
+        self._charter = charter
         self._snapshots = snapshots
         self._sender = sender
         self._receiver = receiver
@@ -68,7 +76,17 @@ class NodeService:
     def client_url(self, node: NodeId) -> str | None:
         if node == self.node_id:
             return self._config.client_url
-        return next((peer.client_url for peer in self._network.views() if peer.node == node), None)
+        return self._network.client_url(node)
+
+    def members(self) -> dict[str, Any]:
+        return self._members.view(self.summary(), self._network.views())
+
+    async def change_members(self, change: Change, *, force: bool, timeout_ms: float) -> Index:
+        if old := outdated(self._network.views(), CHANGING_MEMBERS):
+            raise ChangeRefused(
+                f"{', '.join(old)} runs a release that doesn't understand changes of members; upgrade first"
+            )
+        return await self._driver.change_members(change, force=force, timeout_ms=timeout_ms)
 
     def peers(self) -> Sequence[PeerView]:
         return self._network.views()
@@ -97,6 +115,7 @@ class NodeService:
             "last_applied": self._replica.last_applied,
             "last_index": node.log.last_index,
             "revision": self._machine.store.revision,
+            **own_report(),
         }
 
     def status(self) -> dict[str, Any]:
@@ -105,12 +124,17 @@ class NodeService:
         staleness_ms = self.staleness_ms()
         status = {
             **self.summary(),
-            "cluster_id": self._config.cluster_id,
-            "version": __version__,
+            "cluster_id": self._charter.owner.cluster_id,
             "url": self._config.client_url,
-            "peer_address": str(self._config.cluster[self.node_id]),
+            "peer_address": node.membership.address(self.node_id) or self._config.peer_address,
             "leader_url": None if leader is None else self.client_url(leader),
-            "members": list(node.membership.voters),
+            "members": list(node.membership.members),
+            "voters": list(node.membership.voters),
+            "outgoing": list(node.membership.outgoing),
+            "learners": [each.node for each in node.membership.learners],
+            "common_level": common_level(
+                (each for each in node.membership.members if each != self.node_id), self._network.views()
+            ),
             "keys": len(self._machine.store),
             "staleness_ms": None if staleness_ms is None else round(staleness_ms),
             "uptime_s": round(asyncio.get_running_loop().time() - self._started_s, 1),

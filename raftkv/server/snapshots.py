@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from raftkv.consensus.membership import encode_membership
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import NO_SNAPSHOT, Entry, Index, SnapshotMeta
 from raftkv.errors import SnapshotFailed, StartError
@@ -41,7 +42,6 @@ KEPT = 2
 ENTRY_BYTES = 64  # what an entry costs beside its data, on the disk
 
 _SHARE = 0.2  # of the loop's time
-_EXTRA = b""
 _COMPACTED_ENTRIES = 4_000  # at once; a millisecond or two
 _MAX_HELD_BOUNDS = 4  # the log waits for a snapshot's way to a follower until it is so many times the bound
 
@@ -169,10 +169,10 @@ class Snapshots:
         except asyncio.CancelledError:
             logger.info("snapshot given up")
             return _given_up()
-        except StartError as error:
+        except (StartError, SnapshotFailed) as error:
             log.due_bytes = log.grown_bytes + self._bound_bytes / 4
             logger.error("snapshot failed; the log grows on until the next is tried", reason=str(error))
-            return SnapshotFailed(f"the snapshot could not be written: {error}")
+            return SnapshotFailed(f"no snapshot could be written: {error}")
         except Exception as error:
             self._on_fatal(error)
             return SnapshotFailed("this node is broken and stops")
@@ -182,9 +182,14 @@ class Snapshots:
     async def _take(self) -> Taken:
         loop = asyncio.get_running_loop()
         start_s = loop.time()
-        meta, export = self._replica.capture()
+        try:
+            meta, export = self._replica.capture()
+        except RuntimeError as error:  # as many backups are being read as there may be
+            raise SnapshotFailed(str(error)) from None
         pace = Pace(_SHARE)
-        file = SnapshotFile(self._worker, self._files, meta, _EXTRA)
+        # NB: the log that says it may be gone when this is read again.
+        members = encode_membership(self._replica.node.membership_at(meta.index))
+        file = SnapshotFile(self._worker, self._files, meta, members)
         try:
             await self._write(export, file, pace)
             size_bytes = await file.finish()

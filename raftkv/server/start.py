@@ -12,9 +12,11 @@ import structlog
 from raftkv import __version__
 from raftkv.config import Config
 from raftkv.consensus.log import Log
-from raftkv.consensus.types import NO_SNAPSHOT, GroupId, HardState, SnapshotMeta
+from raftkv.consensus.membership import decode_membership
+from raftkv.consensus.types import NO_SNAPSHOT, GroupId, HardState, Membership, SnapshotMeta
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.snapshot import UnknownVersion
+from raftkv.storage.charter import Charter
 from raftkv.storage.files import Files
 from raftkv.storage.segment import damaged, newer
 from raftkv.storage.snapshots import SnapshotFiles
@@ -37,23 +39,28 @@ class Start:
     machine: KvMachine
     snapshots: SnapshotFiles
     applied: SnapshotMeta  # what ``machine`` holds; NO_SNAPSHOT: it is empty
+    membership: Membership  # in force at ``applied``
     snapshot_bytes: int  # the size of that snapshot's file; 0 for none
 
 
-def read(config: Config, files: Files, directory: Path) -> Start:
+def read(config: Config, files: Files, directory: Path, charter: Charter) -> Start:
     """Recover what ``directory`` (it must exist, and be locked by the caller) holds. Takes seconds for a
     million keys, and no loop must wait meanwhile.
 
     Raises ``StartError`` as ``open_storage`` does.
     """
+    owner = charter.owner
     opened = open_storage(
-        files, directory, config.cluster_id, config.node_id, segment_bytes=config.segment_bytes
+        files, directory, owner.cluster_id, owner.node_id, segment_bytes=config.segment_bytes
     )
     for where in opened.set_aside:
         logger.error("a snapshot is damaged: it was set aside, and an older one used", where=where)
     machine = KvMachine()
     applied = opened.snapshot or NO_SNAPSHOT
-    size_bytes = 0 if opened.snapshot is None else _restore(machine, opened.snapshots, opened.snapshot)
+    membership, size_bytes = _founding(charter), 0
+    if opened.snapshot is not None:
+        later, size_bytes = _restore(machine, opened.snapshots, opened.snapshot)
+        membership = later or membership
     _report(config, opened, applied)
     durable = opened.recovered.groups.get(_GROUP, GroupState())
     log = Log(durable.entries, durable.boundary)
@@ -68,16 +75,29 @@ def read(config: Config, files: Files, directory: Path) -> Start:
         machine=machine,
         snapshots=opened.snapshots,
         applied=applied,
+        membership=membership,
         snapshot_bytes=size_bytes,
     )
 
 
-def _restore(machine: KvMachine, snapshots: SnapshotFiles, meta: SnapshotMeta) -> int:
-    """Make ``machine`` what the snapshot holds; the file's bytes."""
+def _founding(charter: Charter) -> Membership:
+    """The membership in force before the log's first entry; nobody where this node joins."""
+    return Membership.of(
+        *charter.founders, addresses={str(node): address for node, address in charter.founders.items()}
+    )
+
+
+def _restore(
+    machine: KvMachine, snapshots: SnapshotFiles, meta: SnapshotMeta
+) -> tuple[Membership | None, int]:
+    """Make ``machine`` what the snapshot holds. The membership in force at its end, None where the release
+    that wrote it didn't say: then there was only the founding one. And the file's bytes.
+    """
     restoring = machine.restorer()
     with snapshots.open(meta) as reader:
         offset = reader.offset
         try:
+            membership = decode_membership(reader.extra) if reader.extra else None
             for chunk in reader:
                 restoring.feed(chunk)
                 offset = reader.offset
@@ -86,7 +106,7 @@ def _restore(machine: KvMachine, snapshots: SnapshotFiles, meta: SnapshotMeta) -
             raise newer(reader.path, offset, str(error)) from error
         except ValueError as error:  # its checksums are right: it was written so
             raise damaged(reader.path, offset, str(error)) from error
-        return reader.offset
+        return membership, reader.offset
 
 
 def _report(config: Config, opened: Opened, applied: SnapshotMeta) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from raftkv.consensus.core import Core
-from raftkv.consensus.messages import AppendEntriesReply
+from raftkv.consensus.messages import AppendEntriesReply, InstallSnapshot
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.snapshots import Snapshots as Boundaries
@@ -76,10 +76,10 @@ def later_writes_exported() -> Patch:
 def suffix_truncated() -> Patch:
     """A snapshot that the log agrees with cuts what follows it (L12)."""
 
-    def on_install(self: Boundaries, sender: NodeId, meta: SnapshotMeta) -> None:
-        core = self._core
+    def on_install(self: Boundaries, sender: NodeId, message: InstallSnapshot) -> None:
+        core, meta = self._core, message.meta
         if meta.index > core.commit_index:
-            core.install(meta)
+            core.install(meta, message.membership)
         core.promise(sender, AppendEntriesReply(meta.index))
 
     return Boundaries, "on_install", on_install

@@ -220,7 +220,8 @@ class Receiver:
         elif meta.index > node.commit_index and stream.is_second_hand:
             self._snapshots.probe("snapshot of second generation")
         replica.clock(self._server.clock_ms)
-        replica.install(stream.sender, stream.term, meta, restoring)
+        membership = replica.node.membership  # which nothing changes here
+        replica.install(stream.sender, stream.term, meta, membership, restoring)
         self._server.wake()
 
     def _refuse(self, receiving: Receiving) -> None:

@@ -12,17 +12,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 
 import aiohttp
 import structlog
 
 from raftkv.consensus.types import NodeId
-from raftkv.transport.hello import LINK_PATH, CloseCode, Identity, Objection, Refused, hello_to, objection
+from raftkv.transport.hello import (
+    LINK_PATH,
+    CloseCode,
+    Identity,
+    Objection,
+    Refused,
+    common_version,
+    hello_to,
+    objection,
+)
 from raftkv.transport.limits import LinkLimits
 from raftkv.transport.peers import Direction, PeerRegister
 from raftkv.transport.queue import SendQueue
 from raftkv.transport.socket import bound_retransmission, ending, next_message, say_goodbye
 from raftkv.wire.errors import WireError
+from raftkv.wire.frames import OLDEST_VERSION
 from raftkv.wire.reports import Hello, decode_hello, encode_hello
 
 logger = structlog.get_logger(__name__)
@@ -31,6 +42,7 @@ _STOPPING = Objection(CloseCode.STOPPING, "this node is stopping")
 _BROKEN = Objection(CloseCode.STOPPING, "link given up")
 # An attempt younger than this isn't worth starting over when the peer shows that it lives.
 _FRESH_ATTEMPT_S = 0.25
+_MAX_REMEMBERED_FAILURES = 16
 
 
 class Backoff:
@@ -61,8 +73,11 @@ class OutgoingLink:
         register: PeerRegister,
         limits: LinkLimits,
         rng: random.Random,
+        on_disowned: Callable[[NodeId, str], None] = lambda peer, reason: None,
     ) -> None:
+        """``on_disowned`` is told when the peer says that this node isn't who it was; see ``PeerNetwork``."""
         self.peer = peer
+        self._on_disowned = on_disowned
         self.queue = SendQueue(peer, limits)
         self._identity = identity
         self._register = register
@@ -70,10 +85,13 @@ class OutgoingLink:
         self._response: aiohttp.ClientResponse | None = None
         self._limits = limits
         self._backoff = Backoff(limits, rng)
+        self._attempts = 0
+        self._address = ""  # where the last attempt looked for it
+        self._retired = False
         self._retry = asyncio.Event()
         self._attempt: asyncio.Timeout | None = None
         self._attempt_at_s = 0.0
-        self._last_failure = ""
+        self._failures: dict[str, str] = {}  # the last at each address, since the link was up
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -96,6 +114,10 @@ class OutgoingLink:
                 await self._task
         if self._session is not None:
             await self._session.close()
+
+    def retire(self) -> None:
+        """The peer is none any more: what becomes of this link says nothing. ``close`` is still due."""
+        self._retired = True
 
     def hurry(self) -> None:
         """The peer has just shown that it lives: don't wait out a delay, nor an attempt that hangs."""
@@ -131,11 +153,15 @@ class OutgoingLink:
     async def _connect(self, session: aiohttp.ClientSession) -> tuple[aiohttp.ClientWebSocketResponse, Hello]:
         limits = self._limits
         self._retry.clear()
+        # NB: each attempt that fails looks elsewhere next, where there is an elsewhere.
+        addresses = self._register.addresses(self.peer)
+        self._address = addresses[self._attempts % len(addresses)]
+        self._attempts += 1
         self._attempt_at_s = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(limits.connect_timeout_ms / 1000) as self._attempt:
                 socket = await session.ws_connect(
-                    f"http://{self._register.address(self.peer)}{LINK_PATH}",
+                    f"http://{self._address}{LINK_PATH}",
                     autoclose=False,
                     heartbeat=limits.ping_interval_ms / 1000,
                     max_msg_size=limits.max_frame_bytes + 1,
@@ -149,7 +175,8 @@ class OutgoingLink:
         """The peer's hello. Raises ``Refused`` or ``WireError``, and has closed the socket then."""
         why = _BROKEN
         try:
-            await socket.send_bytes(encode_hello(hello_to(self.peer, self._identity)))
+            moved = self._register.has_moved(self._identity.peer_address)
+            await socket.send_bytes(encode_hello(hello_to(self.peer, self._identity, moved=moved)))
             message = await next_message(socket)
             if message.type is aiohttp.WSMsgType.CLOSE:
                 code = CloseCode(message.data) if message.data in list(CloseCode) else CloseCode.STOPPING
@@ -157,7 +184,7 @@ class OutgoingLink:
             if message.type is not aiohttp.WSMsgType.BINARY:
                 raise WireError(f"no hello: {ending(message, socket)}")
             hello = decode_hello(message.data)
-            no = objection(hello, self._identity, (self.peer,))
+            no = objection(hello, self._identity, (self.peer,), self._register.last_run(self.peer))
             if no is not None:
                 why = no
                 raise Refused(no, by_peer=False)
@@ -169,9 +196,11 @@ class OutgoingLink:
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse, hello: Hello) -> None:
         """Until the link breaks. What ends it is told at once, before the goodbye."""
         bound_retransmission(socket, self._limits)
-        self._last_failure = ""
-        self.queue.open()
+        self._failures.clear()
+        self._attempts -= 1  # the next time here first
+        self.queue.open(common_version(hello.versions, self._identity.versions) or OLDEST_VERSION)
         self._register.link_up(Direction.OUT, hello)
+        self._register.found(self.peer, self._address)
         watcher = asyncio.create_task(self._watch(socket))
         writer = asyncio.create_task(self._write(socket))
         why = _STOPPING
@@ -182,7 +211,8 @@ class OutgoingLink:
             reason = watcher.result() if watcher.done() else f"broken: {writer.exception()}"
         finally:
             self.queue.close()
-            self._register.link_down(self.peer, Direction.OUT, reason)
+            if not self._retired:
+                self._register.link_down(self.peer, Direction.OUT, reason)
             watcher.cancel()
             writer.cancel()
             await asyncio.gather(watcher, writer, return_exceptions=True)
@@ -217,12 +247,16 @@ class OutgoingLink:
             text = f"not a raftkv peer port: answered HTTP {exc.status}"
         else:
             text = " ".join(str(exc).split()) or type(exc).__name__
-        if text == self._last_failure:
+        address = self._address
+        if text == self._failures.get(address):
             return
-        self._last_failure = text
-        address = self._register.address(self.peer)
+        if len(self._failures) >= _MAX_REMEMBERED_FAILURES:
+            self._failures.clear()
+        self._failures[address] = text
         if isinstance(exc, Refused):
             who = "peer refuses this node" if exc.by_peer else "wrong node at the peer's address"
             logger.error(who, peer=self.peer, address=address, code=int(exc.objection.code), reason=text)
+            if exc.by_peer and exc.objection.code is CloseCode.STARTED_OVER:
+                self._on_disowned(self.peer, text)
         else:
             logger.info("can't connect to peer, trying on", peer=self.peer, address=address, reason=text)

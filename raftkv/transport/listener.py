@@ -62,15 +62,19 @@ class Listener:
         register: PeerRegister,
         on_envelopes: Callable[[Sequence[Envelope]], None],
         on_link: Callable[[NodeId], None],
+        on_link_end: Callable[[NodeId], None],
         limits: LinkLimits,
         inlet: SnapshotInlet | None = None,
     ) -> None:
-        """``on_link`` is told of each incoming link that is established. ``inlet`` takes snapshots."""
+        """``on_link`` is told of each incoming link that is established, ``on_link_end`` when there is none
+        from that node any more. ``inlet`` takes snapshots.
+        """
         self._inlet = inlet
         self._identity = identity
         self._register = register
         self._on_envelopes = on_envelopes
         self._on_link = on_link
+        self._on_link_end = on_link_end
         self._limits = limits
         self._links: dict[NodeId, _IncomingLink] = {}
         self._handshakes = 0
@@ -112,6 +116,12 @@ class Listener:
             await self._runner.cleanup()
             self._runner = None
 
+    def dismiss(self, node: NodeId) -> None:
+        """Give up the link from ``node``, which is no peer any more."""
+        link = self._links.pop(node, None)
+        if link is not None and link.request.transport is not None:
+            link.request.transport.abort()
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if self._handshakes >= _MAX_HANDSHAKES:
             raise web.HTTPServiceUnavailable(text="too many handshakes\n")
@@ -141,7 +151,9 @@ class Listener:
             if message.type is not aiohttp.WSMsgType.BINARY:
                 raise WireError(f"no hello: {ending(message, socket)}")
             hello = decode_hello(message.data)
-            no = objection(hello, self._identity, self._register)
+            register, sender = self._register, hello.node_id
+            welcome = (sender,) if register.has_room_for(hello) else ()
+            no = objection(hello, self._identity, welcome, register.last_run(sender))
         except TimeoutError:
             no = Objection(CloseCode.NO_HELLO, f"no hello in {self._limits.connect_timeout_ms} ms")
         except WireError as exc:
@@ -151,10 +163,12 @@ class Listener:
             await say_goodbye(socket, self._limits, no)
             return None
         try:
-            await socket.send_bytes(encode_hello(hello_to(hello.node_id, self._identity)))
+            moved = register.has_moved(self._identity.peer_address)
+            await socket.send_bytes(encode_hello(hello_to(sender, self._identity, moved=moved)))
         except (OSError, aiohttp.ClientError):
             return None
-        return hello
+        # NB: others may have come, or the members may have changed, while that was sent.
+        return hello if register.has_room_for(hello) else None
 
     async def _serve(self, link: _IncomingLink) -> None:
         """Until the link breaks or is replaced."""
@@ -178,6 +192,7 @@ class Listener:
             if self._links.get(node) is link:
                 del self._links[node]
                 self._register.link_down(node, Direction.IN, reason)
+                self._on_link_end(node)
         await say_goodbye(link.socket, self._limits, why)
 
     def _establish(self, link: _IncomingLink) -> None:

@@ -36,6 +36,9 @@ class PeerNetwork:
         on_envelopes: Callable[[Sequence[Envelope]], None],
         on_peer_lost: Callable[[NodeId], None],
         on_link_change: Callable[[NodeId, str, bool], None] | None = None,
+        on_disowned: Callable[[NodeId, str], None] = lambda peer, reason: None,
+        known_incarnation: Callable[[NodeId], int] = lambda node: 0,
+        hints: Mapping[NodeId, str] | None = None,
         on_offer: Offered | None = None,
         limits: LinkLimits | None = None,
         rng: random.Random | None = None,
@@ -46,8 +49,13 @@ class PeerNetwork:
         each frame's envelopes, in order, from the receive loop; ``on_peer_lost`` once when an established
         link to or from a peer breaks, until one is up again; ``on_link_change`` with (node, "in" or "out",
         up). An exception from ``on_envelopes`` closes the link and goes to the loop's exception handler.
-        ``on_offer`` decides about each snapshot that a peer offers; without it none is taken. ``rng`` jitters
-        the reconnects.
+        ``on_disowned`` with (peer, reason) when a peer refuses this node because it isn't who it was under
+        its id: it lost what it had promised, and must not go on. ``rng`` jitters the reconnects.
+
+        ``known_incarnation`` says the latest incarnation of a node that is durably known here, 0 for none:
+        who comes with a lower one is refused. ``hints``: a second address to try where a node isn't found at
+        the one it should have. ``on_offer`` decides about each snapshot that a peer offers; without it none
+        is taken.
         """
         if identity.node_id in peers:
             raise ValueError(f"{identity.node_id} can't be its own peer")
@@ -58,29 +66,29 @@ class PeerNetwork:
             clock_s=lambda: asyncio.get_running_loop().time(),
             on_peer_lost=on_peer_lost,
             on_link_change=on_link_change,
+            known_incarnation=known_incarnation,
+            hints=hints,
         )
-        rng = rng or random.Random()
-        self._links = {
-            node: OutgoingLink(
-                node,
-                identity=identity,
-                register=self._register,
-                limits=self._limits,
-                rng=rng,
-            )
-            for node in sorted(peers)
-        }
+        self._identity = identity
+        self._rng = rng or random.Random()
+        self._on_disowned = on_disowned
+        self._links = {node: self._make_link(node) for node in sorted(peers)}
         self._listener = Listener(
             identity=identity,
             register=self._register,
             on_envelopes=on_envelopes,
-            on_link=lambda node: self._links[node].hurry(),
+            on_link=self._on_incoming,
+            on_link_end=self._on_incoming_end,
             limits=self._limits,
             inlet=on_offer
             and SnapshotInlet(
                 identity=identity, register=self._register, on_offer=on_offer, limits=self._limits
             ),
         )
+        self._latest_status: bytes | None = None
+        self._dropped = 0  # for receivers that have no link
+        self._leaving: set[asyncio.Task[None]] = set()  # links of those that are no peers any more
+        self._started = False
         self._outlet = SnapshotOutlet(identity=identity, register=self._register, limits=self._limits)
         self._closing = False
 
@@ -88,6 +96,7 @@ class PeerNetwork:
         """Bind the peer port and begin to connect. Raises ``StartError`` (73) where the port can't be had."""
         host, port = self._listen
         self._listen = host, await self._listener.start(host, port)
+        self._started = True
         for link in self._links.values():
             link.start()
 
@@ -97,7 +106,7 @@ class PeerNetwork:
             return
         self._closing = True
         self._register.silence()
-        await asyncio.gather(*(link.close() for link in self._links.values()))
+        await asyncio.gather(*(link.close() for link in self._links.values()), *self._leaving)
         await self._outlet.close()
         await self._listener.close()
 
@@ -107,13 +116,16 @@ class PeerNetwork:
         return self._listen
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Queue each envelope for its receiver, in order. Never blocks; a full queue or broken link drops.
-
-        Raises ``KeyError`` for a receiver that is no peer.
+        """Queue each envelope for its receiver, in order. Never blocks; a full queue or broken link drops,
+        and so does a receiver that has no link: one that was removed may still be sent to.
         """
         links = self._links
         for envelope in envelopes:
-            links[envelope.receiver].queue.push(envelope)
+            link = links.get(envelope.receiver)
+            if link is None:
+                self._dropped += 1
+            else:
+                link.queue.push(envelope)
 
     async def send_snapshot(self, peer: NodeId, offer: Offer, chunks: AsyncIterator[Sequence[bytes]]) -> str:
         """See ``SnapshotOutlet.send``."""
@@ -124,13 +136,17 @@ class PeerNetwork:
 
         Raises ``WireError`` where it isn't JSON-like or is over 64 KiB.
         """
-        frame = encode_status(status)
+        self._latest_status = frame = encode_status(status)
         for link in self._links.values():
             link.queue.publish(frame)
 
     def views(self) -> list[PeerView]:
         """The peers as this node sees them, sorted by id."""
         return self._register.views()
+
+    def client_url(self, node: NodeId) -> str | None:
+        """What ``node`` advertises to clients; None until it was heard of."""
+        return self._register.client_url(node)
 
     def dropped_messages(self) -> dict[NodeId, int]:
         """Envelopes not sent since the start, by receiver: its link was down, or its queue full."""
@@ -140,3 +156,64 @@ class PeerNetwork:
         """From the next attempt on, look for ``node`` at ``address`` (host:port). A link that is up stays."""
         self._register.move(node, address)
         self._links[node].hurry()
+
+    def set_peers(self, peers: Mapping[NodeId, str], own_address: str = "") -> None:
+        """From now on the peers are these, at these addresses (host:port); ``own_address`` is where the same
+        list has this node, "" where it doesn't.
+
+        New ones are connected to; a link that is up stays where the address has changed. One that is no peer
+        any more, but still has a link to us, is answered for as long as it has, as one of at most
+        ``peers.MAX_GUESTS``; the links with the others end.
+        """
+        if self._identity.node_id in peers:
+            raise ValueError(f"{self._identity.node_id} can't be its own peer")
+        if self._closing:
+            return
+        self._register.own_address = own_address
+        moved = self._register.set_peers(peers)
+        for node in self._register.strangers():
+            self._dismiss(node)
+        for node in sorted(peers):
+            self._connect(node)
+        for node in moved:
+            self._links[node].hurry()
+
+    # -- links come and go ---------------------------------------------------------------------------------
+
+    def _make_link(self, node: NodeId) -> OutgoingLink:
+        return OutgoingLink(
+            node,
+            identity=self._identity,
+            register=self._register,
+            limits=self._limits,
+            rng=self._rng,
+            on_disowned=self._on_disowned,
+        )
+
+    def _connect(self, node: NodeId) -> None:
+        if node in self._links:
+            return
+        link = self._links[node] = self._make_link(node)
+        if self._latest_status is not None:
+            link.queue.publish(self._latest_status)
+        if self._started:
+            link.start()
+
+    def _dismiss(self, node: NodeId) -> None:
+        link = self._links.pop(node)
+        link.retire()
+        self._register.forget(node)
+        self._listener.dismiss(node)
+        task = asyncio.get_running_loop().create_task(link.close())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _on_incoming(self, node: NodeId) -> None:
+        if self._closing:
+            return
+        self._connect(node)
+        self._links[node].hurry()
+
+    def _on_incoming_end(self, node: NodeId) -> None:
+        if self._register.is_guest(node) and not self._closing:
+            self._dismiss(node)

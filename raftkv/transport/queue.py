@@ -21,6 +21,8 @@ from raftkv.consensus.types import NodeId
 from raftkv.transport.limits import LinkLimits
 from raftkv.wire.codec import encode_envelopes, envelope_size
 from raftkv.wire.errors import WireError
+from raftkv.wire.frames import PROTOCOL_VERSION
+from raftkv.wire.versions import version_of
 
 logger = structlog.get_logger(__name__)
 
@@ -42,11 +44,16 @@ class SendQueue:
         self._latest_status: bytes | None = None
         self._status_waits = False
         self._overflowing = False
+        self.version = PROTOCOL_VERSION
+        self._outdated = False
         self._wakeup: asyncio.Future[None] | None = None
 
-    def open(self) -> None:
-        """The link is up. The latest status goes out again: the peer may have forgotten it."""
+    def open(self, version: int = PROTOCOL_VERSION) -> None:
+        """The link is up, and speaks ``version`` of the protocol. The latest status goes out again: the peer
+        may have forgotten it.
+        """
         self._open = True
+        self.version = version
         self._status_waits = self._latest_status is not None
 
     def close(self) -> None:
@@ -55,10 +62,14 @@ class SendQueue:
         self._waiting_bytes = 0
         self._status_waits = False
         self._overflowing = False
+        self._outdated = False
 
     def push(self, envelope: Envelope) -> None:
         if not self._open:
             self.dropped_messages += 1
+            return
+        if self.version < PROTOCOL_VERSION and version_of(envelope.message) > self.version:
+            self._drop_newer(envelope)
             return
         size = envelope_size(envelope)
         limits = self._limits
@@ -141,6 +152,18 @@ class SendQueue:
                 peer=self._peer,
                 queued_bytes=self._waiting_bytes,
                 queued_messages=len(self._waiting),
+            )
+
+    def _drop_newer(self, envelope: Envelope) -> None:
+        self.dropped_messages += 1
+        if not self._outdated:  # one line a link
+            self._outdated = True
+            logger.error(
+                "the peer's release is too old for what the cluster does now: upgrade it",
+                peer=self._peer,
+                message=type(envelope.message).__name__,
+                speaks=self.version,
+                needed=version_of(envelope.message),
             )
 
     def _wake(self) -> None:

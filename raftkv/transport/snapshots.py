@@ -135,7 +135,7 @@ class SnapshotInlet:
             yield data
 
     def _checked(self, hello: Hello) -> Hello:
-        no = objection(hello, self._identity, self._register)
+        no = objection(hello, self._identity, self._register, self._register.last_run(hello.node_id))
         if no is not None:
             raise SnapshotRefused(_FORBIDDEN, no.reason)
         return hello
@@ -183,6 +183,8 @@ class SnapshotOutlet:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),
             )
+        if peer not in self._register:
+            raise ValueError(f"{peer} is no member any more")
         url = f"http://{self._register.address(peer)}{SNAPSHOT_PATH}"
         async with self._session.post(url, data=body, allow_redirects=False) as response:
             try:

@@ -9,7 +9,7 @@ Rules:
   without a gap, and their terms never decrease and are none of the future. What is wrong is a ``WireError``,
   never another exception.
 - This is the hot path, a few thousand frames a second: one msgpack call a frame, and no Python per byte.
-- Entry data and proposed batches are opaque.
+- Entry data and proposed batches are opaque, but for memberships: a node can't go on with one it can't read.
 
 Must not know: links, versions of peers (a frame is read by the version agreed in the hello), commands.
 """
@@ -20,10 +20,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raftkv.consensus.membership import check_address, decode_membership, encode_membership
 from raftkv.consensus.messages import (
     AppendEntries,
     AppendEntriesRefusal,
     AppendEntriesReply,
+    ChangeMembers,
+    ChangeMembersReply,
     Envelope,
     Heartbeat,
     HeartbeatReply,
@@ -39,7 +42,18 @@ from raftkv.consensus.messages import (
     TimeoutNow,
     TransferLeadership,
 )
-from raftkv.consensus.types import Entry, EntryKind, SnapshotMeta
+from raftkv.consensus.types import (
+    AddLearner,
+    Change,
+    Entry,
+    EntryKind,
+    Membership,
+    Move,
+    Promote,
+    Remove,
+    SnapshotMeta,
+    Verdict,
+)
 from raftkv.wire.errors import WireError
 from raftkv.wire.frames import (
     MAX_ARRAY_ITEMS,
@@ -59,8 +73,10 @@ _ENVELOPE_BYTES = (
 )  # group, two ids, term, kind, an id or three numbers, two array headers
 _ENTRY_BYTES = 1 + 9 + 9 + 1 + 9 + 5
 _BATCH_BYTES = 5
+_CHANGE_BYTES = 10  # three small fields, and the headers of two ids and an address
 
 _ENTRY_KINDS = {int(kind): kind for kind in EntryKind}
+_VERDICTS = {int(verdict): verdict for verdict in Verdict}
 
 
 def encode_envelopes(envelopes: Sequence[Envelope]) -> bytes:
@@ -93,6 +109,13 @@ def envelope_size(envelope: Envelope) -> int:
     elif type(message) is Propose:
         for batch in message.batches:
             size += len(batch) + _BATCH_BYTES
+    elif type(message) is InstallSnapshot:
+        size += len(encode_membership(message.membership)) + _BATCH_BYTES
+    elif type(message) is ChangeMembers:
+        _, _, _, node, address, _, replaces = _write_change_members(message)
+        size += len(node) + len(address or "") + len(replaces or "") + _CHANGE_BYTES
+    elif type(message) is ChangeMembersReply:
+        size += len(message.reason.encode()) + _BATCH_BYTES
     return size
 
 
@@ -193,7 +216,18 @@ def _read_entry(item: Any, expected: int) -> Entry:
         raise WireError(f"unknown entry kind {kind}")
     if type(data) is not bytes:
         raise WireError(f"entry data is bytes, not {show(data)}")
+    if kind == EntryKind.CONFIG:
+        _read_membership(data)
     return Entry(index, term, _ENTRY_KINDS[kind], time_ms, data)
+
+
+def _read_membership(data: Any) -> Membership:
+    if type(data) is not bytes:
+        raise WireError(f"a membership is bytes, not {show(data)}")
+    try:
+        return decode_membership(data)
+    except ValueError as error:
+        raise WireError(str(error)) from None
 
 
 def _write_propose(message: Propose) -> Iterable[Any]:
@@ -217,6 +251,74 @@ def _read_transfer_leadership(fields: list[Any]) -> TransferLeadership:
     if target is not None:
         check_name(target)
     return TransferLeadership(target)
+
+
+def _write_install_snapshot(message: InstallSnapshot) -> Iterable[Any]:
+    meta = message.meta
+    return meta.index, meta.term, meta.time_ms, encode_membership(message.membership)
+
+
+def _read_install_snapshot(fields: list[Any]) -> InstallSnapshot:
+    *numbers, membership = fields
+    check_numbers(numbers)
+    return InstallSnapshot(SnapshotMeta(*numbers), _read_membership(membership))
+
+
+def _write_change_members(message: ChangeMembers) -> Iterable[Any]:
+    change: tuple[Any, ...]
+    match message.change:
+        case AddLearner(node, address, promote, replaces):
+            change = 0, node, address, promote, replaces
+        case Promote(node):
+            change = 1, node, None, False, None
+        case Remove(node):
+            change = 2, node, None, False, None
+        case Move(node, address):
+            change = 3, node, address, False, None
+    return message.context, message.force, *change
+
+
+def _read_change_members(fields: list[Any]) -> ChangeMembers:
+    context, force, kind, node, address, promote, replaces = fields
+    check_numbers((context, kind))
+    check_name(node)
+    if replaces is not None:
+        check_name(replaces)
+    change: Change
+    match kind:
+        case 0:
+            change = AddLearner(node, _read_address(address), _read_bool(promote), replaces)
+        case 1:
+            change = Promote(node)
+        case 2:
+            change = Remove(node)
+        case 3:
+            change = Move(node, _read_address(address))
+        case _:
+            raise WireError(f"unknown change of members {kind}")
+    message = ChangeMembers(context, change, _read_bool(force))
+    if list(_write_change_members(message)) != fields:
+        raise WireError(f"a change of members of kind {kind} has too many fields")
+    return message
+
+
+def _read_address(value: Any) -> str:
+    if type(value) is not str:
+        raise WireError(f"an address is text, not {show(value)}")
+    try:
+        return check_address(value)
+    except ValueError as error:
+        raise WireError(str(error)) from None
+
+
+def _read_change_members_reply(fields: list[Any]) -> ChangeMembersReply:
+    context, verdict, index, reason = fields
+    check_numbers((context, verdict, index))
+    if verdict not in _VERDICTS:
+        raise WireError(f"unknown verdict {verdict}")
+    if type(reason) is not str:
+        raise WireError(f"a reason is text, not {show(reason)}")
+    return ChangeMembersReply(context, _VERDICTS[verdict], index, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +353,14 @@ _CODECS = (
     _Codec(11, Propose, 1, _write_propose, _read_propose),
     _Codec(12, TransferLeadership, 1, lambda m: (m.target,), _read_transfer_leadership),
     _Codec(13, TimeoutNow, 0, lambda m: (), lambda fields: TimeoutNow()),
+    _Codec(14, InstallSnapshot, 4, _write_install_snapshot, _read_install_snapshot),
+    _Codec(15, ChangeMembers, 7, _write_change_members, _read_change_members),
     _Codec(
-        14,
-        InstallSnapshot,
-        3,
-        lambda m: (m.meta.index, m.meta.term, m.meta.time_ms),
-        _numbers(lambda *fields: InstallSnapshot(SnapshotMeta(*fields))),
+        16,
+        ChangeMembersReply,
+        4,
+        lambda m: (m.context, m.verdict, m.index, m.reason),
+        _read_change_members_reply,
     ),
 )
 

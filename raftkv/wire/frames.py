@@ -21,7 +21,8 @@ import msgpack
 
 from raftkv.wire.errors import WireError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2  # the newest this release speaks
+OLDEST_VERSION = 1  # and the oldest
 
 MAX_FRAME_BYTES = 64 << 20
 MAX_ARRAY_ITEMS = 1 << 16  # envelopes in a frame, entries in an AppendEntries, batches in a Propose

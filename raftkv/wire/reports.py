@@ -7,6 +7,7 @@ says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +17,23 @@ from raftkv.wire.errors import WireError
 from raftkv.wire.frames import FrameKind, check_name, check_numbers, open_frame, pack_frame, show
 
 MAX_CLIENT_URL_CHARS = 2048
+MAX_ADDRESS_CHARS = 300  # a host name has 253 at most
 MAX_GROUPS = 1024
 MAX_HELLO_BYTES = 64 << 10  # with keys of later versions
 MAX_STATUS_BYTES = 64 << 10
 MAX_STATUS_DEPTH = 8
+
+is_address = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@?#]+):[0-9]{1,5}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
     """Who speaks, and whom it means to speak to.
 
-    ``incarnation`` differs between two runs of one node; ``client_url`` is what the sender advertises.
+    It speaks the protocol's versions from ``version`` to ``max_version``. ``incarnation`` differs between two
+    runs of one node; ``client_url`` is what the sender advertises. ``peer_address`` is where it listens for
+    peers, "" where it doesn't say, and ``moved`` whether that isn't where its own list of members has it.
+    ``directory`` names its data directory, "" where it doesn't say.
     """
 
     version: int
@@ -36,6 +43,15 @@ class Hello:
     incarnation: int
     groups: tuple[GroupId, ...]
     client_url: str
+    max_version: int = 0  # 0: as ``version``; an older release names no other
+    peer_address: str = ""
+    moved: bool = False
+    directory: str = ""
+
+    @property
+    def versions(self) -> tuple[int, int]:
+        """The oldest and the newest it speaks."""
+        return self.version, max(self.version, self.max_version)
 
 
 def encode_hello(hello: Hello) -> bytes:
@@ -47,6 +63,10 @@ def encode_hello(hello: Hello) -> bytes:
         "incarnation": hello.incarnation,
         "groups": hello.groups,
         "client_url": hello.client_url,
+        "max_version": hello.max_version,
+        "peer_address": hello.peer_address,
+        "moved": hello.moved,
+        "directory": hello.directory,
     }
     return pack_frame(FrameKind.HELLO, [fields])
 
@@ -69,7 +89,23 @@ def decode_hello(data: bytes) -> Hello:
         check_name(name)
     if type(client_url) is not str or len(client_url) > MAX_CLIENT_URL_CHARS or not client_url.isprintable():
         raise WireError(f"{show(client_url)} is not a client URL of up to {MAX_CLIENT_URL_CHARS} characters")
-    return Hello(version, cluster_id, node_id, receiver, incarnation, tuple(groups), client_url)
+    return Hello(
+        version, cluster_id, node_id, receiver, incarnation, tuple(groups), client_url, **_later(fields)
+    )
+
+
+def _later(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a hello of version 1 doesn't say yet."""
+    max_version, moved = fields.get("max_version", 0), fields.get("moved", False)
+    address, directory = fields.get("peer_address", ""), fields.get("directory", "")
+    check_numbers((max_version,))
+    if type(moved) is not bool:
+        raise WireError(f"{show(moved)} doesn't say whether the sender has moved")
+    if type(address) is not str or len(address) > MAX_ADDRESS_CHARS or (address and not is_address(address)):
+        raise WireError(f"{show(address)} is not a host:port of up to {MAX_ADDRESS_CHARS} characters")
+    if directory != "":
+        check_name(directory)
+    return {"max_version": max_version, "peer_address": address, "moved": moved, "directory": directory}
 
 
 def encode_status(status: Mapping[str, Any]) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from raftkv.api import Limits, RestServer
-from raftkv.consensus.types import Index, NodeId, SnapshotMeta, Term
+from raftkv.consensus.types import Change, Index, NodeId, SnapshotMeta, Term
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.store import Store
@@ -74,6 +74,8 @@ class FakeService:
     propose_error: BaseException | None = None
     barrier_error: BaseException | None = None
     transfer_error: BaseException | None = None
+    change_error: BaseException | None = None
+    changes: list[tuple[Change, bool]] = field(default_factory=list)  # of members, and whether forced
     backup_error: BaseException | None = None
     snapshot_error: BaseException | None = None
     stopping: bool = False
@@ -101,6 +103,16 @@ class FakeService:
             raise self.transfer_error
         self.leader = target or NodeId("n3")
         return self.leader, Term(7)
+
+    async def change_members(self, change: Change, *, force: bool, timeout_ms: float) -> Index:
+        self.timeouts_ms.append(timeout_ms)
+        if self.change_error is not None:
+            raise self.change_error
+        self.changes.append((change, force))
+        return Index(8)
+
+    def members(self) -> dict[str, Any]:
+        return {"members": [{"id": "n1"}]}
 
     async def take_snapshot(self, timeout_ms: float) -> dict[str, Any]:
         self.timeouts_ms.append(timeout_ms)

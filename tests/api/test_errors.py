@@ -9,6 +9,7 @@ import pytest
 
 from raftkv.errors import (
     BadRequest,
+    ChangeRefused,
     ConditionFailed,
     KeyNotFound,
     MethodNotAllowed,
@@ -39,6 +40,7 @@ STATUS = {
     TooManyRequests: (429, "too_many_requests"),
     NoQuorum: (503, "no_quorum"),
     NoSuccessor: (503, "no_successor"),
+    ChangeRefused: (409, "change_refused"),
     SnapshotFailed: (503, "snapshot_failed"),
     ShuttingDown: (503, "shutting_down"),
     TimedOut: (504, "timeout"),

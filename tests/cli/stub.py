@@ -35,7 +35,7 @@ class Stub:
     ready: bool = True
     members: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # "PUT /v1/kv/a?timeout=..." in order
-    bodies: list[dict[str, Any]] = field(default_factory=list)  # of POST /v1/cluster/leader
+    bodies: list[dict[str, Any]] = field(default_factory=list)  # of requests to /v1/cluster/...
     snapshot: bytes = b""
     revision: int = 0
     port: int = 0
@@ -56,6 +56,9 @@ class Stub:
         if path == "/v1/cluster/leader":
             self.bodies.append(json.loads(body))
             return 200, {"leader": self.bodies[-1].get("id", "n3"), "term": 7}
+        if path.startswith("/v1/cluster/members"):
+            self.bodies += [json.loads(body)] if body else []
+            return 200, {"members": self.members} | ({} if method == "GET" else {"index": 8})
         if path == "/v1/snapshot":
             return 200, self.snapshot
         if path == "/v1/kv":

@@ -9,12 +9,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from raftkv.cli import main
+from raftkv.consensus.membership import encode_membership
 from raftkv.consensus.types import (
     Entry,
     EntryKind,
     GroupId,
     HardState,
     Index,
+    Membership,
     NodeId,
     SnapshotMeta,
     Term,
@@ -53,6 +55,25 @@ def directory(tmp_path: Path) -> Path:
     wal.commit([Write(GroupId(0), hard_state, entries)])
     wal.close()
     return path
+
+
+def test_dump_of_memberships(tmp_path: Path) -> None:
+    joint = Membership((NodeId("n1"), NodeId("n4")), (NodeId("n1"),), (), ((NodeId("n4"), "h:1"),))
+    wal, _ = Wal.open(OsFiles(), tmp_path, "0123456789abcdef", NodeId("n1"), segment_bytes=1 << 20)
+    entries = (
+        entry(1, encode_membership(joint), EntryKind.CONFIG),
+        entry(2, b"membership 7", EntryKind.CONFIG),
+    )
+    wal.commit([Write(GroupId(0), None, entries)])
+    wal.close()
+    lines = [" ".join(line.split()[4:]) for line in run("dump", tmp_path).stdout.splitlines()]
+    assert lines[3:5] == [
+        "ENTRY index=1 term=2 kind=CONFIG time_ms=10 voters n1 n4; outgoing n1; address n4 h:1",
+        "ENTRY index=2 term=2 kind=CONFIG time_ms=20 data=12B (in a form this version can't read)",
+    ]
+    shown = [json.loads(line) for line in run("dump", tmp_path, "--output", "json").stdout.splitlines()]
+    known = [line["membership"] for line in shown if line["type"] == "ENTRY"]
+    assert known == [["voters n1 n4", "outgoing n1", "address n4 h:1"], None]
 
 
 def damage(directory: Path, needle: bytes) -> None:

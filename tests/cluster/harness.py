@@ -64,10 +64,15 @@ class Node:
     process: subprocess.Popen[bytes] | None = None
     host: str = "127.0.0.1"
     module: tuple[str, ...] = ("raftkv",)  # what runs it, and that one's own arguments
+    join: str = ""  # the URL of a node whose cluster it is to be added to, instead of founding ``cluster``
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    @property
+    def peer_address(self) -> str:
+        return f"{self.host}:{self.peer_port}"
 
     @property
     def command(self) -> list[str]:
@@ -76,7 +81,7 @@ class Node:
             "--data-dir": str(self.data_dir),
             "--listen": f"{self.host}:{self.port}",
             "--peer-listen": f"{self.host}:{self.peer_port}",
-            "--cluster": self.cluster,
+            **({"--join": self.join} if self.join else {"--cluster": self.cluster}),
             "--log-format": "json",
         }
         given = [part for option in named.items() for part in option]

@@ -5,7 +5,7 @@ Sees the cluster from above, which no node can. Each check raises ``InvariantBro
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from raftkv.consensus import Log, Node
 from raftkv.consensus.invariants import (
@@ -17,17 +17,23 @@ from raftkv.consensus.invariants import (
     check_log_matching,
     check_state_machine_safety,
 )
+from raftkv.consensus.membership import decode_membership
 from raftkv.consensus.messages import AppendEntriesReply, Envelope, RequestVote, RequestVoteReply
 from raftkv.consensus.ready import ReadGrant
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import Entry, HardState, Index, NodeId, Term
+from raftkv.consensus.types import Entry, EntryKind, HardState, Index, Membership, NodeId, Term
+from tests.consensus.members import check_one_at_a_time, check_step
+
+Disks = Mapping[NodeId, Sequence[Entry]]
+"""What each server has durably."""
 
 
 class Checks:
     """The memory of a cluster's history that the checks need; one for each cluster."""
 
-    def __init__(self, voters: int) -> None:
-        self.voters = voters
+    def __init__(self, founding: Membership) -> None:
+        self.membership = founding  # the latest one that is committed
+        self.halves: tuple[tuple[NodeId, ...], ...] = founding.halves  # who had to have the last committed
         self.leaders: dict[Term, NodeId] = {}
         self.committed: list[Entry] = []  # what any node ever called committed, from index 1
         self.commit_terms: list[Term] = []  # and the term of that node then
@@ -35,12 +41,14 @@ class Checks:
         self.votes: dict[tuple[Term, NodeId], NodeId] = {}  # every vote that was ever heard of
         self.read_floors: dict[int, int] = {}  # what was committed anywhere when each read was asked
         self.granted: set[int] = set()
+        self._in_force: dict[NodeId, Membership] = {}  # at the end of each node's last turn
         self._commits: dict[NodeId, Index] = {}  # in this life of each node
         self._tails: dict[NodeId, tuple[int, int]] = {}  # (last index, last term) at the last look
 
     def forget(self, node_id: NodeId) -> None:
         """The node restarts: its commit index is volatile and may begin again."""
         self._commits.pop(node_id, None)
+        self._in_force.pop(node_id, None)
         self._tails.pop(node_id, None)
 
     def read_asked(self, read_id: int) -> None:
@@ -58,7 +66,7 @@ class Checks:
     def entry_applied(self, entry: Entry) -> None:
         check_state_machine_safety(self.applied, entry)
 
-    def turn_ended(self, node: Node, others: Collection[Node], disks: Collection[list[Entry]]) -> None:
+    def turn_ended(self, node: Node, others: Collection[Node], disks: Disks) -> None:
         """Everything that one node's turn can have broken."""
         if isinstance(node.role, Leader):
             check_election_safety(self.leaders, node.node_id, node.current_term)
@@ -72,35 +80,47 @@ class Checks:
                 ]
                 check_leader_completeness(node.log, earlier)
         tail = (node.log.last_index, node.log.last_term)
-        if self._tails.get(node.node_id) != tail:
+        grew = self._tails.get(node.node_id) != tail
+        if grew:
             self._tails[node.node_id] = tail
             for other in others:
                 if other is not node:
                     check_log_matching(node.log, other.log)
         self._commit_moved(node, disks)
+        self._in_force[node.node_id] = node.membership
+        if grew:
+            everything = node.log.slice(Index(node.log.boundary.index + 1), 1 << 62)
+            check_one_at_a_time(node.node_id, everything, len(self.committed))
 
-    def _commit_moved(self, node: Node, disks: Collection[list[Entry]]) -> None:
-        before, after = self._commits.get(node.node_id, Index(0)), node.commit_index
-        check_commit_monotonic(node.node_id, before, after)
-        if after == before:
+    def _commit_moved(self, node: Node, disks: Disks) -> None:
+        known, after = self._commits.get(node.node_id, Index(0)), node.commit_index
+        check_commit_monotonic(node.node_id, known, after)
+        if after == known:
             return
         self._commits[node.node_id] = after
-        first = max(before, node.log.boundary.index) + 1  # a restart may begin after a snapshot
+        first = max(known, node.log.boundary.index) + 1  # a restart may begin after a snapshot
         entries = node.log.slice(Index(first), 1 << 62, after)
         for entry in entries:
             if entry.index > len(self.committed):
                 self.committed.append(entry)
                 self.commit_terms.append(node.current_term)
+                # NB: what is committed may bring the next membership in this same turn.
+                self.halves = self._in_force.get(node.node_id, node.membership).halves
+                if entry.kind is EntryKind.CONFIG:
+                    before, self.membership = self.membership, decode_membership(entry.data)
+                    check_step(before, self.membership)
             elif self.committed[entry.index - 1] != entry:
                 raise InvariantBroken(
                     f"{node.node_id} commits {entry}, {self.committed[entry.index - 1]} was"
                 )
         self.disk_changed(disks)
 
-    def disk_changed(self, disks: Collection[list[Entry]]) -> None:
-        """What is committed must stay on a majority's disks, whatever is written over them."""
-        if self.committed:
-            check_durability(self.committed[-1], disks)
+    def disk_changed(self, disks: Disks) -> None:
+        """What is committed must stay on a majority's disks, whatever is written over them: a majority of
+        each half of the membership that whoever committed it had.
+        """
+        for half in self.halves if self.committed else ():
+            check_durability(self.committed[-1], [disks[voter] for voter in half])
 
     def message_left(self, envelope: Envelope, hard_state: HardState, durable: list[Entry]) -> None:
         """What leaves at once must promise nothing that isn't durable already."""

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 
 from raftkv.consensus import Envelope, Log, Node, Ready
 from raftkv.consensus.messages import InstallSnapshot
-from raftkv.consensus.ready import ReadGrant
+from raftkv.consensus.ready import ChangeReply, ReadGrant
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import (
+    NOBODY,
+    Change,
     Entry,
+    EntryKind,
     GroupId,
     HardState,
     Index,
@@ -30,7 +33,8 @@ from raftkv.consensus.types import (
     Write,
 )
 from tests.consensus.checks import Checks
-from tests.consensus.disk import Disk, entries, entry
+from tests.consensus.disk import Disk, boundary_of, entries, entry
+from tests.consensus.members import membership_in
 
 __all__ = ["Cluster", "Disk", "Link", "Server", "Stream", "entries", "entry"]
 
@@ -54,6 +58,8 @@ class Server:
     node: Node | None = None
     applied: list[Entry] = field(default_factory=list)
     grants: list[ReadGrant] = field(default_factory=list)
+    membership: Membership = NOBODY  # what its snapshot says, or that it was founded with
+    replies: list[ChangeReply] = field(default_factory=list)  # to changes of members
 
 
 Observer = Callable[[Server, Ready], None]
@@ -86,7 +92,8 @@ class Cluster:
         self.links: dict[Link, deque[Envelope]] = {}
         self.streams: list[Stream] = []
         self.cuts: set[Link] = set()
-        self.checks = Checks(len(self.membership.voters))
+        self.checks = Checks(self.membership)
+        self._changes = 0
         self.observe: Observer = lambda server, ready: None
         self.on_send: Callable[[Envelope], None] = lambda envelope: None
         self.on_stream: Callable[[Stream], None] = lambda stream: None
@@ -96,8 +103,14 @@ class Cluster:
             log = list((logs or {}).get(name, []))
             term = log[-1].term if log else Term(0)
             hard_state = (hard_states or {}).get(name, HardState(term, None))
-            self.servers[name] = Server(name, Disk(hard_state, log))
+            self.servers[name] = Server(name, Disk(hard_state, log), membership=self.membership)
             self.restart(name)
+
+    def join(self, name: str) -> None:
+        """A server is started that knows nobody, and waits to be made a member."""
+        node_id = NodeId(name)
+        self.servers[name] = Server(node_id, Disk())
+        self.restart(name)
 
     # -- looking -------------------------------------------------------------------------------------------
 
@@ -141,8 +154,10 @@ class Cluster:
             else:
                 self._release(server, ready.promises)
             if ready.installed is not None:
-                assert server.disk.boundary == ready.installed, "installed before it was durable"
-                server.applied[:] = server.disk.snapshot
+                # NB: a newer one may be there, whose sender led no more when it had come whole.
+                covered = server.disk.snapshot[: ready.installed.index]
+                assert boundary_of(covered) == ready.installed, "installed before it was durable"
+                server.applied[:] = covered
             for receiver in ready.snapshots_for:
                 self._stream(server, receiver)
             for each in ready.committed:
@@ -152,6 +167,7 @@ class Cluster:
             for grant in ready.reads:
                 self.checks.read_granted(grant)
                 server.grants.append(grant)
+            server.replies += ready.change_replies
             self._check(server)
             if disk.queue and not disk.slow:
                 self._complete(server)
@@ -161,7 +177,10 @@ class Cluster:
     def _check(self, server: Server) -> None:
         assert server.node is not None
         nodes = [each.node for each in self.living if each.node]
-        self.checks.turn_ended(server.node, nodes, [each.disk.entries for each in self.servers.values()])
+        self.checks.turn_ended(server.node, nodes, self._durable())
+
+    def _durable(self) -> dict[NodeId, list[Entry]]:
+        return {server.node_id: server.disk.entries for server in self.servers.values()}
 
     def _release(self, server: Server, promises: tuple[Envelope, ...]) -> None:
         for promise in promises:
@@ -173,7 +192,7 @@ class Cluster:
         if write is not None:
             self.on_write(server, write)
         server.disk.complete()
-        self.checks.disk_changed([each.disk.entries for each in self.servers.values()])
+        self.checks.disk_changed(self._durable())
         self._release(server, promises)
         if write is not None and server.node is not None:
             server.node.persisted(mark)
@@ -191,6 +210,10 @@ class Cluster:
         server = self.servers[name]
         server.disk.snapshot = list(server.applied)
         meta = server.disk.boundary
+        membership = self.node(name).membership_at(meta.index)
+        if any(each.kind is EntryKind.CONFIG for each in server.applied):
+            assert membership == membership_in(server.applied, self.membership)
+        server.membership = membership
         self.node(name).compact(Index(max(0, meta.index - keep)))
         self.turn(server)
         return meta
@@ -198,7 +221,8 @@ class Cluster:
     def _stream(self, server: Server, receiver: NodeId) -> None:
         meta, node = server.disk.boundary, self.node(server.node_id)
         assert meta.index >= node.log.boundary.index, "the log begins after what the snapshot covers"
-        envelope = Envelope(GroupId(0), server.node_id, receiver, node.current_term, InstallSnapshot(meta))
+        message = InstallSnapshot(meta, server.membership)
+        envelope = Envelope(GroupId(0), server.node_id, receiver, node.current_term, message)
         stream = Stream(envelope, list(server.disk.snapshot))
         self.streams.append(stream)
         self.on_stream(stream)
@@ -211,6 +235,8 @@ class Cluster:
             # What a node has applied isn't replaced by less.
             if len(stream.covered) > max(len(receiver.disk.snapshot), receiver.node.commit_index):
                 receiver.disk.snapshot = stream.covered
+                assert isinstance(stream.envelope.message, InstallSnapshot)
+                receiver.membership = stream.envelope.message.membership
             self.receive(stream.envelope)
         if sender.node is not None:
             sender.node.snapshot_ended(receiver.node_id)
@@ -281,7 +307,7 @@ class Cluster:
         server.disk.queue.clear()
         server.applied, server.grants = [], []
         self.checks.forget(server.node_id)
-        self.checks.disk_changed([each.disk.entries for each in self.servers.values()])
+        self.checks.disk_changed(self._durable())
 
     def restart(self, name: str) -> None:
         server = self.servers[name]
@@ -289,7 +315,7 @@ class Cluster:
         server.disk.log = list(server.disk.entries)
         server.node = Node(
             server.node_id,
-            self.membership,
+            server.membership,
             uniform=self.uniform(name),
             now_ms=self.now_ms,
             hard_state=server.disk.hard_state,
@@ -313,6 +339,13 @@ class Cluster:
 
     def transfer(self, name: str, target: str | None) -> bool:
         taken = self.node(name).transfer(None if target is None else NodeId(target))
+        self.turn(self.servers[name])
+        return taken
+
+    def change(self, name: str, change: Change, *, force: bool = False) -> bool:
+        """A client of ``name`` wishes that; the answer comes to its ``replies``."""
+        self._changes += 1
+        taken = self.node(name).change_members(self._changes, change, force=force)
         self.turn(self.servers[name])
         return taken
 

@@ -6,16 +6,17 @@ import pytest
 
 from raftkv.consensus.messages import (
     AppendEntriesReply,
+    Envelope,
     Heartbeat,
     HeartbeatReply,
     Message,
-    PreVote,
     PreVoteReply,
+    Propose,
     RequestVote,
     RequestVoteReply,
 )
 from raftkv.consensus.roles import Candidate, Follower, Leader, PreCandidate
-from raftkv.consensus.types import Index, Term
+from raftkv.consensus.types import GroupId, Index, NodeId, Term
 from tests.consensus.harness import entries
 from tests.consensus.single import Single, append, messages
 
@@ -126,7 +127,27 @@ def test_the_vote_is_forgotten_only_with_a_new_term() -> None:
 
 
 def test_strangers_are_not_heard() -> None:
-    """Only members, of this group, addressed to this node."""
+    """Of those who are no members, only who leads or would lead (thesis 4.1); nobody of another group, nor
+    what is addressed to another node.
+    """
     single = Single()
-    assert single.receive("n9", PreVote(Term(1), Index(0), Term(0)), term=9) == []
+    assert single.receive("n9", HeartbeatReply(1), term=9) == []
+    assert single.receive("n9", RequestVoteReply(granted=True), term=9) == []
+    assert single.receive("n9", Propose((b"x",)), term=9) == []
     assert single.node.current_term == 0
+    for group, receiver in ((1, "n1"), (0, "n2")):
+        heartbeat = Heartbeat(Index(0), Index(0), 1)
+        single.node.step(Envelope(GroupId(group), NodeId("n2"), NodeId(receiver), Term(9), heartbeat))
+        assert single.end_turn() == []
+    assert single.node.current_term == 0
+
+
+def test_leaders_and_candidates_that_are_no_members_are_heard() -> None:
+    """It may be our own membership that is old (thesis 4.1)."""
+    single = Single()
+    assert messages(single.receive("n9", RequestVote(Index(0), Term(0)), term=3), RequestVoteReply) == [
+        RequestVoteReply(granted=True)
+    ]
+    assert single.node.current_term == 3
+    single.receive("n9", Heartbeat(Index(0), Index(0), 1), term=3)
+    assert single.node.leader == "n9"

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from raftkv.consensus import Envelope, Node
+from raftkv.consensus.membership import decode_membership
 from raftkv.consensus.messages import (
     AppendEntries,
     AppendEntriesRefusal,
     AppendEntriesReply,
+    ChangeMembers,
+    ChangeMembersReply,
     Heartbeat,
     HeartbeatReply,
     InstallSnapshot,
@@ -25,7 +28,8 @@ from raftkv.consensus.messages import (
     TransferLeadership,
 )
 from raftkv.consensus.roles import Candidate, Follower, Leader, PreCandidate
-from raftkv.consensus.types import Entry, Write
+from raftkv.consensus.types import Entry, EntryKind, Write
+from tests.consensus.members import membership_text
 
 
 def entries_text(entries: Iterable[Entry]) -> str:
@@ -35,6 +39,8 @@ def entries_text(entries: Iterable[Entry]) -> str:
 
 def entry_text(entry: Entry) -> str:
     data = f":{entry.data.decode()}" if entry.data else ""
+    if entry.kind is EntryKind.CONFIG:
+        data = f":{membership_text(decode_membership(entry.data))}"
     return f"{entry.index}@{entry.term}{data}"
 
 
@@ -77,8 +83,17 @@ def message_text(message: Message) -> str:
             return f"{name} to={message.target or 'anyone'}"
         case TimeoutNow():
             return name
+        case ChangeMembers():
+            return f"{name} {message.context} {message.change}{' by force' if message.force else ''}"
+        case ChangeMembersReply():
+            index = f" index={message.index}" if message.index else ""
+            return f"{name} {message.context} {verdict_text(message)}{index}"
         case _:
             assert_never(message)
+
+
+def verdict_text(reply: ChangeMembersReply) -> str:
+    return reply.verdict.name.lower() + (f": {reply.reason}" if reply.reason else "")
 
 
 def _verdict(granted: bool) -> str:

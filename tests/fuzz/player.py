@@ -8,7 +8,17 @@ from typing import Any
 from raftkv.consensus import Log, Node
 from raftkv.consensus import messages as m
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import Entry, EntryKind, GroupId, HardState, Index, Membership, NodeId, Term
+from raftkv.consensus.types import (
+    Change,
+    Entry,
+    EntryKind,
+    GroupId,
+    HardState,
+    Index,
+    Membership,
+    NodeId,
+    Term,
+)
 from raftkv.kv.commands import encode_put
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId, encode_batch
@@ -99,6 +109,11 @@ class Player:
         self.replica.barrier(self.tickets, self.now_ms + timeout_ms)
         self.turn()
         return self.tickets
+
+    def change(self, change: Change, force: bool, timeout_ms: float) -> None:
+        self.tickets += 1
+        self.replica.change_members(change, force, self.tickets, self.now_ms + timeout_ms)
+        self.turn()
 
     def follow(self) -> None:
         """``n2`` leads, and has told us that the first two entries are committed."""

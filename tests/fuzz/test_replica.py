@@ -20,11 +20,27 @@ from hypothesis import strategies as st
 
 from raftkv.consensus import messages as m
 from raftkv.consensus.invariants import InvariantBroken
-from raftkv.consensus.types import Entry, EntryKind, GroupId, Index, NodeId, SnapshotMeta, Term
+from raftkv.consensus.membership import encode_membership
+from raftkv.consensus.types import (
+    AddLearner,
+    Change,
+    Entry,
+    EntryKind,
+    GroupId,
+    Index,
+    Move,
+    NodeId,
+    Promote,
+    Remove,
+    SnapshotMeta,
+    Term,
+    Verdict,
+)
 from raftkv.errors import Outcome, RaftkvError, TooManyRequests
 from raftkv.wire.frames import MAX_NUMBER
 from tests.fuzz.budget import budget
 from tests.fuzz.player import ME, Player, batch, entry
+from tests.wire.strategies import memberships
 
 # -- what a node stops for -------------------------------------------------------------------------------
 
@@ -56,9 +72,9 @@ FATAL: dict[str, tuple[Callable[[Player], None], m.Message, str]] = {
     ),
 }
 FATAL_WORDS = re.compile(
-    r"both n[23] and n1 lead term \d+"
-    r"|n[23] acknowledged entry \d+, which was never sent"
-    r"|n[23] says that this node acknowledged entry \d+, but its log ends at \d+: its data directory was .*"
+    r"both n[239] and n1 lead term \d+"
+    r"|n[239] acknowledged entry \d+, which was never sent"
+    r"|n[239] says that this node acknowledged entry \d+, but its log ends at \d+: its data directory was .*"
     r"|a leader of term \d+ sent another entry for committed index \d+"
 )
 
@@ -87,6 +103,18 @@ blobs = (
 )
 
 
+NAMES = st.sampled_from(["n1", "n2", "n3", "n9"])
+CHANGES: list[Change] = [
+    AddLearner(NodeId("n9"), "h:1"),
+    AddLearner(NodeId("n9"), "h:1", True, NodeId("n1")),
+    Promote(NodeId("n9")),
+    Remove(NodeId("n1")),
+    Remove(NodeId("n2")),
+    Move(NodeId("n3"), "h:2"),
+]
+configs = memberships(NAMES).map(encode_membership)
+
+
 @st.composite
 def appends(draw: st.DrawFn, term: int) -> m.AppendEntries:
     """As the codec lets them in: without gaps, terms ascending up to the message's."""
@@ -95,11 +123,12 @@ def appends(draw: st.DrawFn, term: int) -> m.AppendEntries:
         draw(st.lists(st.integers(0, min(term, 6)) | st.just(term), min_size=1, max_size=5))
     )
     times = st.sampled_from([0, 5, MAX_NUMBER])
-    entries = tuple(
-        Entry(Index(prev + n), Term(at), draw(st.sampled_from(EntryKind)), draw(times), draw(blobs))
-        for n, at in enumerate(rest, 1)
-    )
-    return m.AppendEntries(Index(prev), Term(prev_term), entries, Index(draw(numbers)))
+    entries = []
+    for n, at in enumerate(rest, 1):
+        kind = draw(st.sampled_from(EntryKind))
+        data = draw(configs if kind is EntryKind.CONFIG else blobs)
+        entries.append(Entry(Index(prev + n), Term(at), kind, draw(times), data))
+    return m.AppendEntries(Index(prev), Term(prev_term), tuple(entries), Index(draw(numbers)))
 
 
 READ_IDS = numbers | st.integers(5 << 32, (5 << 32) + 20)  # ours begin at the incarnation
@@ -120,7 +149,13 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         m.TransferLeadership, st.sampled_from([None, NodeId("n1"), NodeId("n2"), NodeId("n9")])
     ),
     m.TimeoutNow: st.builds(m.TimeoutNow),
-    m.InstallSnapshot: st.builds(m.InstallSnapshot, st.builds(SnapshotMeta, numbers, terms, numbers)),
+    m.InstallSnapshot: st.builds(
+        m.InstallSnapshot, st.builds(SnapshotMeta, numbers, terms, numbers), memberships(NAMES)
+    ),
+    m.ChangeMembers: st.builds(m.ChangeMembers, numbers, st.sampled_from(CHANGES), st.booleans()),
+    m.ChangeMembersReply: st.builds(
+        m.ChangeMembersReply, READ_IDS, st.sampled_from(Verdict), near | numbers, st.sampled_from(["", "no"])
+    ),
 }
 
 
@@ -167,6 +202,9 @@ def one_step(player: Player, data: st.DataObject) -> None:
             with suppress(TooManyRequests):
                 player.barrier(data.draw(TIMEOUTS))
         case 3:
+            change, force = data.draw(st.sampled_from(CHANGES)), data.draw(st.booleans())
+            player.change(change, force, data.draw(TIMEOUTS))
+        case 4:
             player.replica.peer_lost(NodeId(data.draw(LOST)))
             player.turn()
         case _:
@@ -191,7 +229,13 @@ def test_anything_a_peer_may_say(prepare: Callable[[Player], None] | None, data:
     # Whatever was said, nobody waits beyond a deadline, and nothing of theirs is left then.
     player.wait(20_000)
     assert set(player.answers) == set(range(1, player.tickets + 1))
-    assert player.replica.waiting == {"commands": 0, "batches": 0, "barriers": 0, "handovers": 0}
+    assert player.replica.waiting == {
+        "commands": 0,
+        "batches": 0,
+        "barriers": 0,
+        "handovers": 0,
+        "changes": 0,
+    }
     assert player.replica._granted == []
 
 

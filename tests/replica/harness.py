@@ -17,6 +17,7 @@ from raftkv.consensus.messages import Message
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import (
     NO_SNAPSHOT,
+    NOBODY,
     Entry,
     HardState,
     Limits,
@@ -42,8 +43,10 @@ def feed(restoring: Restoring, chunks: Iterable[bytes]) -> Restoring:
 class Server:
     """A replica, its disk, and what its clients were answered: ticket -> results in order of arrival."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, membership: Membership) -> None:
+        """``membership``: what it is founded with."""
         self.cluster = cluster
+        self.membership = membership  # or what its snapshot says
         self.name = NodeId(name)
         self.hard_state = HardState(Term(0), None)
         self.entries: list[Entry] = []
@@ -63,7 +66,7 @@ class Server:
             feed(self.machine.restorer(), chunks).finish()
         node = Node(
             self.name,
-            self.cluster.membership,
+            self.membership,
             uniform=self.cluster.random.uniform,
             now_ms=self.cluster.now_ms,
             hard_state=self.hard_state,
@@ -106,6 +109,7 @@ class Server:
         """Make a snapshot durable, and forget the log that it covers, here and on the disk."""
         meta, chunks = self.replica.capture()
         self.snapshot = meta, tuple(chunks)
+        self.membership = self.replica.node.membership_at(meta.index)
         self.replica.compact(meta.index)
         boundary = self.replica.node.log.boundary
         self.entries = self.entries[boundary.index - self.boundary.index :]
@@ -113,9 +117,9 @@ class Server:
 
     def receive_snapshot(self, sender: Server) -> None:
         restoring = feed(self.replica.restorer(), sender.snapshot[1])
-        self.snapshot = sender.snapshot
+        self.snapshot, self.membership = sender.snapshot, sender.membership
         term = sender.replica.node.current_term
-        self.replica.install(sender.name, term, sender.snapshot[0], restoring)
+        self.replica.install(sender.name, term, sender.snapshot[0], sender.membership, restoring)
         self.turn()
         sender.replica.snapshot_ended(self.name)
 
@@ -150,10 +154,15 @@ class Cluster:
         self.drop: set[type[Message]] = set()  # kinds of messages that get lost
         self.cut: set[str] = set()  # nodes that nobody reaches
         self.snapshots_due: list[tuple[NodeId, NodeId]] = []  # (who has it, who needs it)
-        self.servers = {name: Server(self, name) for name in self.membership.voters}
+        self.servers = {name: Server(self, name, self.membership) for name in self.membership.voters}
 
     def __getitem__(self, name: str) -> Server:
         return self.servers[NodeId(name)]
+
+    def join(self, name: str) -> Server:
+        """Start a server that knows nobody, to be made a member."""
+        server = self.servers[NodeId(name)] = Server(self, name, NOBODY)
+        return server
 
     @property
     def living(self) -> list[Server]:

@@ -32,7 +32,7 @@ def test_a_snapshot_that_comes_without_its_bytes_is_not_installed() -> None:
     leader = cluster.elect()
     follower = next(server for server in cluster.living if server is not leader)
     term, before = leader.replica.node.current_term, follower.replica.node.log.last_index
-    message = InstallSnapshot(SnapshotMeta(Index(100), term, 5))
+    message = InstallSnapshot(SnapshotMeta(Index(100), term, 5), cluster.membership)
     follower.replica.step(Envelope(GroupId(0), leader.name, follower.name, term, message))
     assert follower.replica.take_ready().installed is None
     assert follower.replica.node.log.last_index == before
@@ -129,7 +129,8 @@ def test_only_the_snapshot_that_came_is_installed() -> None:
     _, leader, behind = elected_with_one_behind()
     meta, chunks = leader.snapshot
     restoring = feed(behind.replica.restorer(), chunks)
-    behind.replica.install(leader.name, leader.replica.node.current_term, meta, restoring)
+    term, membership = leader.replica.node.current_term, behind.cluster.membership
+    behind.replica.install(leader.name, term, meta, membership, restoring)
     ready = behind.replica.take_ready()
     assert ready.installed == meta
     behind.replica.apply(ready)

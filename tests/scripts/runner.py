@@ -21,6 +21,11 @@ Everything is deterministic: time stands still unless told to move; n1's electio
 ``propose n1 a b`` ``read n1 7``      a client's batches; a client's read
 ``transfer n1 [n2]``                  n1's client wishes that n2 lead, or whoever is fittest
 ``lost n1 n2``                        n1 is told that its link to n2 broke
+``join n4``                           start n4, which knows nobody, to be made a member
+``add n1 n4 [promote] [for n2]``      n1's client: let n4 learn; promote it by itself, in n2's place
+``promote n1 n4`` ``remove n1 n2``    n1's client: let n4 vote; let n2 be no member any more
+``move n1 n2 n2:2``                   n1's client: n2 has another address. All four: ``force`` at the end
+``members``                           look: everybody's membership in force, in the notation of ``members.py``
 ``crash n1 [N]`` ``restart n1``       kill it, after N of its waiting writes; start it from its disk
 ``snapshot n1 [N]``                   what n1 applied is in a durable snapshot; its log keeps the last N (0)
 ``arrive n1→n2`` ``fail n1→n2``       the snapshot on its way there has come whole; it never will
@@ -38,14 +43,28 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from raftkv.consensus import Envelope, Ready
-from raftkv.consensus.types import Entry, Index, Limits, Timing, Write
+from raftkv.consensus.types import (
+    AddLearner,
+    Change,
+    Entry,
+    Index,
+    Limits,
+    Move,
+    NodeId,
+    Promote,
+    Remove,
+    Timing,
+    Write,
+)
 from tests.consensus.harness import Cluster, Link, Server, Stream, entries
+from tests.consensus.members import membership_text
 from tests.consensus.text import (
     entries_text,
     entry_text,
     envelope_text,
     progress_text,
     role_text,
+    verdict_text,
     write_text,
 )
 
@@ -110,6 +129,8 @@ class Player:
             self._lines.append(f"{server.node_id} writes {write_text(ready.write)}")
         if ready.committed:
             self._lines.append(f"{server.node_id} applies {entries_text(ready.committed)}")
+        for answer in ready.change_replies:
+            self._lines.append(f"{server.node_id}'s client hears: {verdict_text(answer.reply)}")
         self._lines += [f"{server.node_id} may read {each.read_id} at {each.index}" for each in ready.reads]
 
     def _streams(self, stream: Stream) -> None:
@@ -221,6 +242,32 @@ class Player:
     def _do_transfer(self, name: str, target: str = "") -> None:
         if not self.cluster.transfer(name, target or None):
             self._lines.append("refused")
+
+    def _do_join(self, name: str) -> None:
+        self.cluster.join(name)
+
+    def _change(self, name: str, change: Change, *words: str) -> None:
+        if not self.cluster.change(name, change, force="force" in words):
+            self._lines.append("refused")
+
+    def _do_add(self, name: str, node: str, *words: str) -> None:
+        replaces = NodeId(words[words.index("for") + 1]) if "for" in words else None
+        change = AddLearner(NodeId(node), f"{node}:1", "promote" in words, replaces)
+        self._change(name, change, *words)
+
+    def _do_promote(self, name: str, node: str, *words: str) -> None:
+        self._change(name, Promote(NodeId(node)), *words)
+
+    def _do_remove(self, name: str, node: str, *words: str) -> None:
+        self._change(name, Remove(NodeId(node)), *words)
+
+    def _do_move(self, name: str, node: str, address: str, *words: str) -> None:
+        self._change(name, Move(NodeId(node), address), *words)
+
+    def _do_members(self) -> None:
+        for server in self.cluster.servers.values():
+            if server.node is not None:
+                self._lines.append(f"{server.node_id} {membership_text(server.node.membership)}")
 
     def _do_lost(self, name: str, peer: str) -> None:
         self.cluster.peer_lost(name, peer)

@@ -26,8 +26,10 @@ from raftkv.server import start
 from raftkv.server.driver import Driver
 from raftkv.server.snapshots import Snapshots, Taken
 from raftkv.server.worker import Worker
+from raftkv.storage.charter import new_charter
 from raftkv.storage.disk import Disk
 from raftkv.storage.files import AppendFile, OsFiles
+from raftkv.storage.segment import Owner
 from tests.cluster import harness
 
 DEADLINE_S = 10.0
@@ -73,13 +75,15 @@ class Lone:
         loop = asyncio.get_running_loop()
         self.directory = directory
         self.fatal: list[BaseException] = []
+        owner = Owner(config.cluster_id, config.node_id)
+        charter = new_charter(files, owner, founders=config.founders, contacts={})
+        begin = start.read(config, files, directory, charter)
         self.sent: list[Message] = []
-        begin = start.read(config, files, directory)
         self.machine = begin.machine
         self.files = begin.snapshots
         node = Node(
             config.node_id,
-            config.membership,
+            begin.membership,
             uniform=Random(1).uniform,
             now_ms=loop.time() * 1000,
             hard_state=begin.hard_state,

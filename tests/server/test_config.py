@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from raftkv.config import Address, Config, parse_cluster
-from raftkv.consensus.types import Membership, NodeId, Timing
+from raftkv.config import Address, Config, parse_cluster, parse_join
+from raftkv.consensus.types import NodeId, Timing
 from raftkv.errors import StartError
 
 CLUSTER = "n1=127.0.0.1:9001,n2=127.0.0.1:9002,n3=127.0.0.1:9003"
@@ -38,7 +38,8 @@ def refusal(fields: dict[str, Any]) -> str:
 def test_defaults() -> None:
     sound = config()
     assert sound.timing == Timing(50, 300, 600)
-    assert sound.membership == Membership.of("n1", "n2", "n3")
+    assert sound.founders == {"n1": "127.0.0.1:9001", "n2": "127.0.0.1:9002", "n3": "127.0.0.1:9003"}
+    assert sound.peer_address == "127.0.0.1:9001"
     assert sound.client_url == "http://127.0.0.1:8001"
 
 
@@ -50,7 +51,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("node_id", "n" * 65, "node id"),
     ("node_id", "n\n1", "node id"),
     ("node_id", "é", "node id"),
-    ("cluster", {}, "nobody"),
+    ("cluster", {}, "give --cluster to found one, or --join"),
     ("cluster", {NodeId("n1"): Address("a", 1), NodeId("n/2"): Address("b", 1)}, "node id 'n/2'"),
     ("cluster", {NodeId("n1"): Address("a", 1), NodeId("n2"): Address("a", 1)}, "the same address a:1"),
     ("advertise", "n1:8001", "--advertise"),
@@ -199,3 +200,26 @@ def test_the_cluster_id_of_a_release_stays() -> None:
     """It is in every log on disk: another rule would make strangers of a cluster's own nodes."""
     assert config().cluster_id == "f68dc1bffda5d3c1"
     assert config(cluster_name="prod").cluster_id == "d5427e5109eba4e6"
+
+
+ANYWHERE = Address("0.0.0.0", 9001)
+
+
+def test_where_others_find_this_node() -> None:
+    """Where it is told to say; where the founders' list has it; where it listens, unless that is anywhere."""
+    told = Address("n1.example", 7000)
+    assert config(advertise_peer=told).peer_address == "n1.example:7000"
+    assert config(peer_listen=ANYWHERE).peer_address == "127.0.0.1:9001"
+    joining: dict[str, Any] = {"node_id": NodeId("n4"), "cluster": {}, "join": ("http://n1:8001",)}
+    assert config(**joining).peer_address == "127.0.0.1:9001"
+    assert config(**joining, peer_listen=ANYWHERE, advertise_peer=told).peer_address == "n1.example:7000"
+    assert "--advertise-peer" in refusal({**joining, "peer_listen": ANYWHERE})
+    assert config(**joining).founders == {}
+
+
+def test_join() -> None:
+    assert parse_join(["http://a:1/, http://b:2", "http://a:1"]) == ("http://a:1", "http://b:2")
+    assert parse_join([]) == ()
+    for wrong in ("a:1", "ftp://a", "http://"):
+        with pytest.raises(StartError, match="--join wants URLs"):
+            parse_join([wrong])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -22,8 +24,8 @@ QUICK = LinkLimits(backoff_min_ms=5, backoff_max_ms=40, connect_timeout_ms=5_000
 NOWHERE = "127.0.0.1:1"
 
 
-def identity(node: str, *, cluster: str = "c1", incarnation: int = 1) -> Identity:
-    return Identity(cluster, NodeId(node), incarnation, f"http://{node}:8001")
+def identity(node: str, *, cluster: str = "c1", incarnation: int = 1, **more: Any) -> Identity:
+    return Identity(cluster, NodeId(node), incarnation, f"http://{node}:8001", **more)
 
 
 def hello(node: str = "n2", **fields: Any) -> Hello:
@@ -58,14 +60,22 @@ class Node:
         limits: LinkLimits = QUICK,
         cluster: str = "c1",
         incarnation: int = 1,
+        hints: dict[str, str] | None = None,
+        known: dict[str, int] | None = None,
+        **more: Any,
     ) -> None:
+        """``known``: incarnations that it knows of. ``more``: of its identity."""
         self.name = NodeId(name)
         self.frames: list[Sequence[Envelope]] = []
         self.lost: list[NodeId] = []
         self.changes: list[tuple[str, str, bool]] = []
+        self.disowned: list[tuple[str, str]] = []
         self.network = PeerNetwork(
-            identity=identity(name, cluster=cluster, incarnation=incarnation),
+            identity=identity(name, cluster=cluster, incarnation=incarnation, **more),
             listen=("127.0.0.1", port),
+            on_disowned=lambda peer, reason: self.disowned.append((peer, reason)),
+            known_incarnation=lambda node: (known or {}).get(node, 0),
+            hints={NodeId(peer): address for peer, address in (hints or {}).items()},
             peers={NodeId(peer): address for peer, address in peers.items()},
             on_envelopes=self.frames.append,
             on_peer_lost=self.lost.append,
@@ -81,6 +91,9 @@ class Node:
     @property
     def port(self) -> int:
         return self.network.listening[1]
+
+    def set_peers(self, *others: Node, own_address: str = "") -> None:
+        self.network.set_peers({other.name: other.address for other in others}, own_address)
 
     @property
     def envelopes(self) -> list[Envelope]:
@@ -118,7 +131,7 @@ async def running(*nodes: Node) -> AsyncIterator[None]:
         # Between processes nobody sees that, here it is a warning: so all stop calling each other first.
         for node in nodes:
             node.network._register.silence()
-            for link in node.network._links.values():
+            for link in list(node.network._links.values()):
                 await link.close()
         for _ in range(8):
             await asyncio.sleep(0)
@@ -128,6 +141,16 @@ async def running(*nodes: Node) -> AsyncIterator[None]:
 
 def pair(**settings: Any) -> tuple[Node, Node]:
     return Node("n1", {"n2": NOWHERE}, **settings), Node("n2", {"n1": NOWHERE}, **settings)
+
+
+def free_port() -> int:
+    """One that nobody listens on now, below those that the system gives to who connects."""
+    chance = random.SystemRandom()
+    while True:
+        port = chance.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @asynccontextmanager

@@ -12,8 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from raftkv.consensus.messages import Envelope, HeartbeatReply, Propose
-from raftkv.consensus.types import NodeId
+from raftkv.consensus.membership import encode_membership
+from raftkv.consensus.messages import (
+    AppendEntries,
+    ChangeMembers,
+    ChangeMembersReply,
+    Envelope,
+    HeartbeatReply,
+    InstallSnapshot,
+    Message,
+    Propose,
+)
+from raftkv.consensus.types import (
+    Entry,
+    EntryKind,
+    Index,
+    Membership,
+    NodeId,
+    Remove,
+    SnapshotMeta,
+    Term,
+    Verdict,
+)
 from raftkv.transport.hello import LINK_PATH
 from raftkv.transport.limits import LinkLimits
 from raftkv.transport.queue import SendQueue
@@ -235,3 +255,45 @@ def test_push_and_take_leave_nothing(count: int) -> None:
         queue.push(envelope("n1", "n2", number))
     assert len(taken(queue)) == 1
     assert queue._waiting_bytes == 0
+
+
+def config_entry(index: int) -> Entry:
+    return Entry(Index(index), Term(1), EntryKind.CONFIG, 0, encode_membership(Membership.of("n1")))
+
+
+def noop(index: int) -> Entry:
+    return Entry(Index(index), Term(1), EntryKind.NOOP, 0, b"")
+
+
+NEWER = [
+    AppendEntries(Index(0), Term(0), (noop(1), config_entry(2)), Index(0)),
+    ChangeMembers(1, Remove(N2), force=False),
+    ChangeMembersReply(1, Verdict.DONE, Index(1), ""),
+    InstallSnapshot(SnapshotMeta(Index(1), Term(1), 0), Membership.of("n1")),
+]
+OLDER = [AppendEntries(Index(0), Term(0), (noop(1),), Index(0)), HeartbeatReply(1), Propose((b"x",))]
+
+
+@pytest.mark.parametrize("message", NEWER, ids=lambda message: type(message).__name__)
+def test_what_an_older_peer_would_misread_is_not_sent_and_said_once_a_link(message: Message) -> None:
+    queue = SendQueue(N2, LinkLimits())
+    queue.open(1)
+    with capture_logs() as lines:
+        for _ in range(3):
+            queue.push(envelope("n1", "n2", message=message))
+    assert (queue.take(), queue.dropped_messages) == (None, 3)
+    assert [(line["event"], line["speaks"], line["needed"]) for line in lines] == [
+        ("the peer's release is too old for what the cluster does now: upgrade it", 1, 2)
+    ]
+    queue.close()
+    queue.open(2)
+    queue.push(envelope("n1", "n2", message=message))
+    assert taken(queue) == [[envelope("n1", "n2", message=message)]]
+
+
+@pytest.mark.parametrize("message", OLDER, ids=lambda message: type(message).__name__)
+def test_what_an_older_peer_understands_is_sent(message: Message) -> None:
+    queue = SendQueue(N2, LinkLimits())
+    queue.open(1)
+    queue.push(envelope("n1", "n2", message=message))
+    assert taken(queue) == [[envelope("n1", "n2", message=message)]]

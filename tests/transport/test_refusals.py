@@ -34,7 +34,11 @@ from tests.transport.nodes import (
 )
 
 REFUSALS: list[tuple[dict[str, Any], CloseCode, str]] = [
-    ({"version": 2}, CloseCode.VERSION, "n1 speaks protocol version 1, not 2"),
+    (
+        {"version": 3, "max_version": 4},
+        CloseCode.VERSION,
+        "n1 speaks protocol 1-2, n2 3-4: upgrade n1, a release at a time",
+    ),
     ({"cluster_id": "c2"}, CloseCode.WRONG_CLUSTER, "n1 is of cluster c1, not c2"),
     ({"node": "n1"}, CloseCode.OWN_ID, "n1 is this node's own id: two nodes have it, or it called itself"),
     ({"receiver": "n3"}, CloseCode.WRONG_NODE, "this is n1, not n3"),

@@ -7,7 +7,24 @@ from typing import Any
 from hypothesis import strategies as st
 
 from raftkv.consensus import messages as m
-from raftkv.consensus.types import Entry, EntryKind, GroupId, Index, NodeId, SnapshotMeta, Term
+from raftkv.consensus.membership import encode_membership
+from raftkv.consensus.types import (
+    AddLearner,
+    Change,
+    Entry,
+    EntryKind,
+    GroupId,
+    Index,
+    Learner,
+    Membership,
+    Move,
+    NodeId,
+    Promote,
+    Remove,
+    SnapshotMeta,
+    Term,
+    Verdict,
+)
 from raftkv.wire.frames import MAX_NUMBER
 
 numbers = st.integers(0, MAX_NUMBER) | st.integers(0, 300)
@@ -15,21 +32,59 @@ names = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True)
 blobs = st.binary(max_size=300)
 
 
+addresses = st.sampled_from(["n1:7101", "[::1]:80", "!" * 262, "~"])
+few_names = st.sampled_from(["n1", "n2", "n3", "n4", "n5", "A.b_c-9" * 9])
+
+
+@st.composite
+def memberships(draw: st.DrawFn, ids: st.SearchStrategy[str] = few_names) -> Membership:
+    """Any that there may be: joint or not, with learners and some addresses."""
+    nodes = ids.map(NodeId)
+    voters = draw(st.sets(nodes, max_size=5))
+    outgoing = draw(st.sets(nodes, max_size=5)) if voters else set()
+    learning = draw(st.sets(nodes, max_size=3)) - voters - outgoing
+    learners = []
+    for each in sorted(learning):
+        replaces = draw(st.none() | nodes)
+        learners.append(Learner(each, draw(st.booleans()), None if replaces == each else replaces))
+    known = draw(st.dictionaries(nodes, addresses, max_size=4))
+    return Membership(
+        tuple(sorted(voters)),
+        tuple(sorted(outgoing)),
+        tuple(learners),
+        tuple(sorted((each, known[each]) for each in known if each in voters | outgoing | learning)),
+    )
+
+
+configs = st.sampled_from([
+    encode_membership(Membership.of("n1")),
+    encode_membership(Membership((NodeId("n1"), NodeId("n4")), (NodeId("n1"), NodeId("n2")))),
+])  # fmt: skip
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> Change:
+    node, address = NodeId(draw(names)), draw(addresses)
+    replaces = draw(st.none() | names.map(NodeId))
+    kinds: list[Change] = [
+        AddLearner(node, address, draw(st.booleans()), replaces),
+        Promote(node),
+        Remove(node),
+        Move(node, address),
+    ]
+    return draw(st.sampled_from(kinds))
+
+
 @st.composite
 def append_entries(draw: st.DrawFn) -> m.AppendEntries:
     prev = draw(st.integers(0, MAX_NUMBER - 10))
     prev_term, *terms = sorted(draw(st.lists(numbers, min_size=1, max_size=5)))
-    entries = tuple(
-        Entry(
-            Index(prev + 1 + offset),
-            Term(term),
-            draw(st.sampled_from(EntryKind)),
-            draw(numbers),
-            draw(blobs),
-        )
-        for offset, term in enumerate(terms)
-    )
-    return m.AppendEntries(Index(prev), Term(prev_term), entries, Index(draw(numbers)))
+    entries = []
+    for offset, term in enumerate(terms):
+        kind = draw(st.sampled_from(EntryKind))
+        data = draw(configs if kind is EntryKind.CONFIG else blobs)
+        entries.append(Entry(Index(prev + 1 + offset), Term(term), kind, draw(numbers), data))
+    return m.AppendEntries(Index(prev), Term(prev_term), tuple(entries), Index(draw(numbers)))
 
 
 messages: st.SearchStrategy[Any] = st.one_of(
@@ -47,7 +102,15 @@ messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.Propose, st.lists(blobs, max_size=4).map(tuple)),
     st.builds(m.TransferLeadership, st.none() | names.map(NodeId)),
     st.builds(m.TimeoutNow),
-    st.builds(m.InstallSnapshot, st.builds(SnapshotMeta, numbers, numbers, numbers)),
+    st.builds(m.InstallSnapshot, st.builds(SnapshotMeta, numbers, numbers, numbers), memberships()),
+    st.builds(m.ChangeMembers, numbers, changes(), st.booleans()),
+    st.builds(
+        m.ChangeMembersReply,
+        numbers,
+        st.sampled_from(Verdict),
+        numbers,
+        st.text(max_size=200),
+    ),
 )
 
 

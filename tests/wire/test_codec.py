@@ -10,7 +10,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raftkv.consensus import messages as m
-from raftkv.consensus.types import Entry, EntryKind, GroupId, Index, NodeId, SnapshotMeta, Term
+from raftkv.consensus.types import (
+    AddLearner,
+    Entry,
+    EntryKind,
+    GroupId,
+    Index,
+    Membership,
+    NodeId,
+    SnapshotMeta,
+    Term,
+    Verdict,
+)
 from raftkv.wire.codec import decode_envelopes, encode_envelopes, envelope_size
 from raftkv.wire.errors import WireError
 from raftkv.wire.frames import MAX_ARRAY_ITEMS, FrameKind, pack_frame
@@ -51,8 +62,16 @@ GOLDEN: dict[type, tuple[Any, str]] = {
     m.TransferLeadership: (m.TransferLeadership(NodeId("n3")), "920196 00 a26e31 a26e32 07 0c a26e33"),
     m.TimeoutNow: (m.TimeoutNow(), "920195 00 a26e31 a26e32 07 0d"),
     m.InstallSnapshot: (
-        m.InstallSnapshot(SnapshotMeta(Index(300), Term(6), 1234)),
-        "920198 00 a26e31 a26e32 07 0e cd012c 06 cd04d2",
+        m.InstallSnapshot(SnapshotMeta(Index(300), Term(6), 1234), Membership.of("n1")),
+        "920199 00 a26e31 a26e32 07 0e cd012c 06 cd04d2 c416" + b"membership 1\nvoters n1".hex(),
+    ),
+    m.ChangeMembers: (
+        m.ChangeMembers(5, AddLearner(NodeId("n4"), "h:1", True, NodeId("n2")), False),
+        "92019c 00 a26e31 a26e32 07 0f 05 c2 00 a26e34 a3683a31 c3 a26e32",
+    ),
+    m.ChangeMembersReply: (
+        m.ChangeMembersReply(5, Verdict.REFUSED, Index(0), "no"),
+        "920199 00 a26e31 a26e32 07 10 05 03 00 a26e6f",
     ),
 }
 
@@ -170,7 +189,20 @@ def test_random_structures_raise_wire_error_only(value: Any) -> None:
         ([[0, "n1", "n2", 7, 4, 5, 1, 5, 6]], "entries are an array"),
         ([[0, "n1", "n2", 7, 4, 5, 1, 5, [[6, 1, 1, 0]]]], "array of 5"),
         ([[0, "n1", "n2", 7, 4, 5, 1, 5, [[6, 1, 1, 0, "text"]]]], "entry data is bytes, not 'text'"),
-        ([[0, "n1", "n2", 7, 4, 5, 1, 5, [[6, 1, 2, 0, b""]]]], "unknown entry kind 2"),
+        ([[0, "n1", "n2", 7, 4, 5, 1, 5, [[6, 1, 3, 0, b""]]]], "unknown entry kind 3"),
+        ([[0, "n1", "n2", 7, 4, 5, 1, 5, [[6, 1, 2, 0, b"?"]]]], "a membership begins with"),
+        ([[0, "n1", "n2", 7, 14, 1, 1, 1, b"?"]], "a membership begins with"),
+        ([[0, "n1", "n2", 7, 14, 1, 1, 1, "?"]], "a membership is bytes, not '.'"),
+        ([[0, "n1", "n2", 7, 15, 1, False, 4, "n4", None, False, None]], "unknown change of members 4"),
+        ([[0, "n1", "n2", 7, 15, 1, False, 0, "n4", None, False, None]], "an address is text, not None"),
+        ([[0, "n1", "n2", 7, 15, 1, False, 3, "n4", "a b", False, None]], "'a b' is no address"),
+        ([[0, "n1", "n2", 7, 15, 1, False, 0, "n4", "a:1", 1, None]], "1 is not a bool"),
+        ([[0, "n1", "n2", 7, 15, 1, 0, 2, "n4", None, False, None]], "0 is not a bool"),
+        ([[0, "n1", "n2", 7, 15, 1, False, 2, "", None, False, None]], "'' is not an id"),
+        ([[0, "n1", "n2", 7, 15, 1, False, 0, "n4", "a:1", False, ""]], "'' is not an id"),
+        ([[0, "n1", "n2", 7, 15, 1, False, 2, "n4", "a:1", False, None]], "kind 2 has too many fields"),
+        ([[0, "n1", "n2", 7, 16, 1, 4, 0, ""]], "unknown verdict 4"),
+        ([[0, "n1", "n2", 7, 16, 1, 0, 0, b""]], "a reason is text, not b''"),
         ([[0, "n1", "n2", 7, 4, 5, 1, 5, [[6, 1, True, 0, b""]]]], "True is not a number"),
         ([[0, "n1", "n2", 7, 4, 5, 1, 5, [[7, 1, 1, 0, b""]]]], "entry 7 stands where 6 follows"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,13 +28,25 @@ FIELDS: dict[str, Any] = {
 }
 
 
+_GOLDEN = (
+    b"\xa7version\x01\xa7cluster\xa2c1\xa4node\xa2n1\xa8receiver\xa2n2"
+    b"\xabincarnation\x4d\xa6groups\x91\x00\xaaclient_url\xadhttp://a:8001"
+)
+
+
 def test_golden_hello() -> None:
+    hello = replace(HELLO, max_version=2, peer_address="a:9001", moved=True, directory="d1")
     golden = (
-        b"\x92\x00\x87\xa7version\x01\xa7cluster\xa2c1\xa4node\xa2n1\xa8receiver\xa2n2"
-        b"\xabincarnation\x4d\xa6groups\x91\x00\xaaclient_url\xadhttp://a:8001"
+        b"\x92\x00\x8b" + _GOLDEN + b"\xabmax_version\x02\xacpeer_address\xa6a:9001"
+        b"\xa5moved\xc3\xa9directory\xa2d1"
     )
-    assert encode_hello(HELLO) == golden
-    assert decode_hello(golden) == HELLO
+    assert encode_hello(hello) == golden
+    assert decode_hello(golden) == hello
+
+
+def test_golden_hello_of_a_node_that_speaks_version_1_only() -> None:
+    assert decode_hello(b"\x92\x00\x87" + _GOLDEN) == HELLO
+    assert HELLO.versions == (1, 1)
 
 
 def test_golden_status() -> None:
@@ -50,6 +63,10 @@ def test_golden_status() -> None:
         numbers,
         st.lists(numbers, max_size=3).map(tuple),
         st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40),
+        numbers,
+        st.sampled_from(["", "a:1", "[::1]:9001", "h" * 253 + ":65535"]),
+        st.booleans(),
+        st.just("") | names,
     )
 )
 def test_hello_round_trip(hello: Hello) -> None:
@@ -84,6 +101,15 @@ def test_every_key_of_a_hello_is_needed(key: str) -> None:
         ("client_url", b"x"),
         ("client_url", "x" * 2049),
         ("client_url", "http://a\n"),
+        ("max_version", True),
+        ("max_version", -1),
+        ("peer_address", 5),
+        ("peer_address", "here"),
+        ("peer_address", "a:1/path"),
+        ("peer_address", "h" * 300 + ":1"),
+        ("moved", 1),
+        ("directory", "a b"),
+        ("directory", None),
     ],
 )
 def test_malformed_hello(key: str, value: Any) -> None:
