@@ -18,8 +18,10 @@ from raftkv.config import Address, Config, parse_cluster
 from raftkv.consensus.types import NodeId
 from raftkv.kv.machine import KvMachine
 from raftkv.server import start
+from raftkv.storage.charter import new_charter
 from raftkv.storage.files import OsFiles
 from raftkv.storage.founding import read_token
+from raftkv.storage.segment import Owner
 from raftkv.storage.snapshot_bytes import SnapshotEncoder
 from tests.api.node import BACKED_UP, OWNER, LoopThread, RestNode
 from tests.cli.stub import CUT, HALF, Stub, dead_url, problem, running
@@ -212,7 +214,9 @@ def started(directory: Path, node: str = "n1", name: str = "") -> start.Start:
     config = Config(
         NodeId(node), directory, nowhere, nowhere, parse_cluster(CLUSTER), name, cluster_token=token
     )
-    begin = start.read(config, OsFiles(), directory)
+    owner = Owner(config.cluster_id, config.node_id)
+    charter = new_charter(OsFiles(), owner, founders=config.founders, contacts={})
+    begin = start.read(config, OsFiles(), directory, charter)
     begin.wal.close()
     return begin
 
