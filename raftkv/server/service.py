@@ -24,7 +24,6 @@ from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
 from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
-from raftkv.storage.segment import Owner
 from raftkv.transport.network import PeerNetwork
 from raftkv.wire.versions import CHANGING_MEMBERS
 
@@ -92,7 +91,7 @@ class NodeService:
         return self._network.views()
 
     def backup(self) -> MachineBackup:
-        return backup_of(Owner(self._config.cluster_id, self.node_id), self._replica, self._machine)
+        return backup_of(self._charter.owner, self._replica, self._machine)
 
     async def take_snapshot(self, timeout_ms: float) -> dict[str, Any]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,7 @@ from raftkv.cli import main
 from raftkv.config import Address, Config, parse_cluster
 from raftkv.consensus.types import NodeId
 from raftkv.kv.machine import KvMachine
-from raftkv.server import start
-from raftkv.storage.charter import new_charter
+from raftkv.server import joining, start
 from raftkv.storage.files import OsFiles
 from raftkv.storage.founding import read_token
 from raftkv.storage.segment import Owner
@@ -209,14 +209,21 @@ def restore(
 
 def started(directory: Path, node: str = "n1", name: str = "") -> start.Start:
     """What a server would start with; the log is closed."""
-    nowhere = Address("127.0.0.1", 1)
-    token = read_token(OsFiles(), directory)
+    nowhere, files = Address("127.0.0.1", 1), OsFiles()
+    token = read_token(files, directory)
     config = Config(
-        NodeId(node), directory, nowhere, nowhere, parse_cluster(CLUSTER), name, cluster_token=token
+        NodeId(node),
+        directory,
+        nowhere,
+        nowhere,
+        parse_cluster(CLUSTER),
+        cluster_name=name,
+        cluster_token=token,
     )
-    owner = Owner(config.cluster_id, config.node_id)
-    charter = new_charter(OsFiles(), owner, founders=config.founders, contacts={})
-    begin = start.read(config, OsFiles(), directory, charter)
+    beginning = asyncio.run(joining.begin(config, files, directory))
+    assert not beginning.is_new
+    assert beginning.charter.owner == Owner(config.cluster_id, config.node_id)
+    begin = start.read(config, files, directory, beginning.charter)
     begin.wal.close()
     return begin
 

@@ -25,6 +25,7 @@ from tests.server.lone import Lone, Reluctant, lone, until
 from tests.server.rig import append
 
 N2, N3 = NodeId("n2"), NodeId("n3")
+EXTRA = encode_membership(Membership.of("n1", "n2", "n3"))
 QUIET = {  # nobody stands for election
     "cluster": parse_cluster("n1=127.0.0.1:2,n2=127.0.0.1:3,n3=127.0.0.1:4"),
     "election_timeout_min_ms": 60_000.0,
