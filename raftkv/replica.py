@@ -113,9 +113,7 @@ class Replica:
         self._handovers.add(target, ticket, deadline_ms)
 
     def change_members(self, change: Change, force: bool, ticket: Any, deadline_ms: float) -> None:
-        """Change who belongs to the group. Answers ``ticket`` with the index at which it is as wished, once
-        that is applied here, or with a ``RaftkvError``. Raises TooManyRequests.
-        """
+        """See ``MemberWishes.add``."""
         self._members.add(change, force, ticket, deadline_ms)
 
     # -- what happens --------------------------------------------------------------------------------------
@@ -315,10 +313,8 @@ class Replica:
             self._reads.asked = False
             if not self._reads.waiters:
                 self._reads = None  # given up: those that came since need not wait for its answer
-        dues_ms = [batch.due_ms for batch in self._inflight.values()]
-        if self._reads is not None:
-            dues_ms.append(self._now_ms + self._limits.resend_ms)
-        self._resend_due_ms = min(dues_ms, default=float("inf"))
+        reads_due_ms = float("inf") if self._reads is None else self._now_ms + self._limits.resend_ms
+        self._resend_due_ms = min([reads_due_ms, *(batch.due_ms for batch in self._inflight.values())])
 
     def _apply_batch(self, time_ms: int, data: bytes) -> None:
         applied = self._machine.apply(time_ms, data)

@@ -32,8 +32,8 @@ Where we differ from the paper
 - PreVote (9.6), CheckQuorum (6.2) and loyalty to a live leader (4.2.3) are always on; they belong together.
 - While the lead is handed over (3.10) the leader appends nothing; a vote request that comes of it says so,
   and loyal voters hear it.
-- Voters change by joint consensus only, always; there are no changes of a single server (4.1). A new voter
-  is a learner first. C_new is appended by whoever leads when C_old,new is committed.
+- Voters change by joint consensus, always; there are no changes of a single server (4.1). A new voter is a
+  learner first. C_new is appended by whoever leads when C_old,new is committed.
 - Who is removed is sent to until it has heard that, but not for ever; a removed leader hands over (3.10).
 - *Hunting*: a broken link to the leader starts the PreVotes within milliseconds. See ``election.py``.
 - A refused AppendEntries carries a hint that skips whole terms, by one rule on both sides

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from raftkv.config import parse_cluster
+from raftkv.consensus.membership import encode_membership
 from raftkv.consensus.messages import AppendEntriesReply, Heartbeat
-from raftkv.consensus.types import GroupId, Index, NodeId, SnapshotMeta, Term
+from raftkv.consensus.types import GroupId, Index, Membership, NodeId, SnapshotMeta, Term
 from raftkv.errors import SnapshotFailed
 from raftkv.kv.commands import encode_put
 from raftkv.kv.machine import KvMachine
@@ -24,6 +25,7 @@ from tests.server.lone import Lone, Reluctant, lone, until
 from tests.server.rig import append
 
 N2, N3 = NodeId("n2"), NodeId("n3")
+EXTRA = encode_membership(Membership.of("n1", "n2", "n3"))
 QUIET = {  # nobody stands for election
     "cluster": parse_cluster("n1=127.0.0.1:2,n2=127.0.0.1:3,n3=127.0.0.1:4"),
     "election_timeout_min_ms": 60_000.0,
@@ -33,7 +35,7 @@ QUIET = {  # nobody stands for election
 
 def offer(index: int = 100, term: int = 2, **fields: Any) -> Offer:
     meta = SnapshotMeta(Index(index), Term(term), 5)
-    return Offer(**({"group": GroupId(0), "term": Term(term), "meta": meta, "extra": b"extra"} | fields))
+    return Offer(**({"group": GroupId(0), "term": Term(term), "meta": meta, "extra": EXTRA} | fields))
 
 
 def machine(keys: int = 500) -> list[bytes]:
@@ -88,7 +90,7 @@ async def test_it_is_durable_then_installed_then_acknowledged(tmp_path: Path) ->
         assert node.replica.node.log.boundary == offer().meta
         assert node.chunks() == before
         with node.files.open(offer().meta) as reader:
-            assert reader.extra == b"extra"
+            assert reader.extra == EXTRA
 
 
 async def test_the_answer_waits_for_the_log_to_say_so(tmp_path: Path) -> None:
