@@ -180,7 +180,7 @@ class Snapshots:
             kept = self.files.metas()
         except StartError:
             return  # with the next one, then
-        durable.snapshots = {path.name for path in self.files.paths()}
+        durable.kept({path.name for path in self.files.paths()})
         self._around.on_stage(self._server, False)
         joining = [meta for meta in kept if meta.index >= self._floor]
         if len(joining) == KEPT or (joining and joining[-1].index == self._floor):
