@@ -67,6 +67,10 @@ class Backup(Iterator[bytes], Protocol):
         """Of rows that were changed since that moment, and kept because they are still to come."""
         ...
 
+    def rest(self) -> Awaitable[None]:
+        """To be awaited after each piece: lets others have their turns, as long as it has earned them."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -5,7 +5,7 @@ Rules:
 - What is sent is the machine at one moment, after the barrier; it ends with an END record, so that whoever
   gets less knows it. An answer that can't be completed is cut off: there is no other way to say so any more.
 - A piece at a time, each in a pass of the event loop of its own: no piece takes longer than about a
-  millisecond, and everything else gets its turn between two.
+  millisecond, and everything else gets its turns between two.
 - What is kept for a backup is bounded: by how many there may be, by how long a reader may take nothing, and
   by the bytes of old rows that wait for it.
 """
@@ -77,7 +77,7 @@ class SnapshotHandlers:
                         await response.write(piece)
                 if backup.kept_bytes > limits.max_backup_kept_bytes:
                     return f"{backup.kept_bytes} bytes of old rows wait for it: its reader is too slow"
-                await asyncio.sleep(0)
+                await backup.rest()
         except TimeoutError:
             return f"its reader took nothing for {limits.max_backup_stall_ms:.0f} ms"
         except ConnectionError:

@@ -76,9 +76,10 @@ def restore(
     from raftkv.kv.row import MAX_REVISION  # noqa: PLC0415 - no other command needs these
     from raftkv.storage.founding import founding_token  # noqa: PLC0415
 
-    with _refusals():
+    with refusals():
         nowhere = Address("127.0.0.1", 1)  # where it listens makes no difference here
-        config = Config(NodeId(node_id), data_dir, nowhere, nowhere, parse_cluster(cluster), cluster_name)
+        members = parse_cluster(cluster)
+        config = Config(NodeId(node_id), data_dir, nowhere, nowhere, members, cluster_name=cluster_name)
         _check_directory(data_dir)
         summary, survey = _checked(file, output)
         if survey.revision + bump_revision > MAX_REVISION:
@@ -116,6 +117,7 @@ def _check_directory(path: Path) -> None:
 def _found(config: Config, file: Path, summary: BackupSummary, bump_revision: int, output: str) -> None:
     from raftkv.kv.snapshot import founding_chunks  # noqa: PLC0415
     from raftkv.storage.backup import backup_chunks  # noqa: PLC0415
+    from raftkv.storage.charter import new_charter  # noqa: PLC0415
     from raftkv.storage.datadir import DataDir  # noqa: PLC0415
     from raftkv.storage.files import OsFiles  # noqa: PLC0415
     from raftkv.storage.founding import check_empty, found_from_backup  # noqa: PLC0415
@@ -127,11 +129,13 @@ def _found(config: Config, file: Path, summary: BackupSummary, bump_revision: in
         check_empty(files, data_dir.path)
         with bar("bytes written", summary.size_bytes, output) as advance:
             chunks = _counted(backup_chunks(files, file, summary.digest), advance)
-            owner = Owner(config.cluster_id, config.node_id)
+            charter = new_charter(
+                files, Owner(config.cluster_id, config.node_id), founders=config.founders, contacts={}
+            )
             found_from_backup(
                 files,
                 data_dir.path,
-                owner,
+                charter,
                 config.cluster_token,
                 meta=summary.meta,
                 chunks=founding_chunks(chunks, bump_revision),
@@ -159,7 +163,7 @@ def verify(file: Path, output: str) -> None:
 
     Exits 1 if it isn't whole, naming the byte.
     """
-    with _refusals():
+    with refusals():
         document = _document(file, *_checked(file, output))
     if output == "json":
         print_json(document)
@@ -210,7 +214,7 @@ def _document(file: Path, summary: BackupSummary, survey: Survey) -> dict[str, A
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     try:
         yield
     except StartError as error:

@@ -10,11 +10,11 @@ from typing import Any
 from raftkv.config import Config
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Change, Index, NodeId
-from raftkv.errors import ChangeRefused, NoQuorum, Outcome, TimedOut, TooManyRequests
+from raftkv.errors import ChangeRefused, Outcome, TimedOut
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
-from raftkv.server.backup import MachineBackup
+from raftkv.server.backup import MachineBackup, backup_of
 from raftkv.server.driver import Driver
 from raftkv.server.levels import common_level, outdated, own_report
 from raftkv.server.members import Members
@@ -24,7 +24,6 @@ from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
 from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
-from raftkv.storage.segment import Owner
 from raftkv.transport.network import PeerNetwork
 from raftkv.wire.versions import CHANGING_MEMBERS
 
@@ -92,15 +91,7 @@ class NodeService:
         return self._network.views()
 
     def backup(self) -> MachineBackup:
-        applied = self._replica.last_applied
-        if not applied:
-            raise NoQuorum("this node holds nothing yet: it has heard of no leader", retry_after_ms=1000)
-        try:
-            export = self._machine.export()
-        except RuntimeError as error:
-            raise TooManyRequests(str(error), retry_after_ms=1000) from None
-        owner = Owner(self._config.cluster_id, self._config.node_id)
-        return MachineBackup(owner, self._replica.node.log.meta_at(applied), export)
+        return backup_of(self._charter.owner, self._replica, self._machine)
 
     async def take_snapshot(self, timeout_ms: float) -> dict[str, Any]:
         try:

@@ -132,8 +132,8 @@ class Snapshots:
         if task is None:
             raise SnapshotFailed("this node is stopping, or has nothing applied yet")
         await asyncio.wait({task})
-        if task.cancelled():  # before its first step
-            raise _given_up()
+        if task.cancelled():
+            raise SnapshotFailed("the snapshot was given up: this node stops, or gets the leader's")
         result = task.result()
         if isinstance(result, SnapshotFailed):
             raise result
@@ -158,7 +158,7 @@ class Snapshots:
         self._task = None
 
     async def _run(self) -> Taken | SnapshotFailed:
-        """Take one; never raises, for perhaps nobody looks."""
+        """Take one. Raises nothing but its being cancelled, for perhaps nobody looks."""
         log, grown_bytes = self._log, self._log.grown_bytes
         try:
             taken = await self._take()
@@ -168,11 +168,11 @@ class Snapshots:
             return taken
         except asyncio.CancelledError:
             logger.info("snapshot given up")
-            return _given_up()
-        except StartError as error:
+            raise
+        except (StartError, SnapshotFailed) as error:
             log.due_bytes = log.grown_bytes + self._bound_bytes / 4
             logger.error("snapshot failed; the log grows on until the next is tried", reason=str(error))
-            return SnapshotFailed(f"the snapshot could not be written: {error}")
+            return SnapshotFailed(f"no snapshot could be written: {error}")
         except Exception as error:
             self._on_fatal(error)
             return SnapshotFailed("this node is broken and stops")
@@ -182,7 +182,10 @@ class Snapshots:
     async def _take(self) -> Taken:
         loop = asyncio.get_running_loop()
         start_s = loop.time()
-        meta, export = self._replica.capture()
+        try:
+            meta, export = self._replica.capture()
+        except RuntimeError as error:  # as many backups are being read as there may be
+            raise SnapshotFailed(str(error)) from None
         pace = Pace(_SHARE)
         # NB: the log that says it may be gone when this is read again.
         members = encode_membership(self._replica.node.membership_at(meta.index))
@@ -296,10 +299,6 @@ class Snapshots:
 
 def _data_bytes(entries: tuple[Entry, ...]) -> int:
     return sum([len(entry.data) for entry in entries])
-
-
-def _given_up() -> SnapshotFailed:
-    return SnapshotFailed("the snapshot was given up: this node stops, or gets the leader's")
 
 
 def _nothing() -> None:

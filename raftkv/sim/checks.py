@@ -121,6 +121,8 @@ class Checks:
     def turn_ended(self, node: Node, ready: Ready) -> None:
         if isinstance(node.role, Leader):
             self._leads(node)
+        if ready.installed is not None and self._disks[node.node_id].holds(ready.installed):
+            raise InvariantBroken(f"{node.node_id} gives up its log for {ready.installed}, which it holds")
         if node.log.boundary is not self._boundaries.get(node.node_id):
             self._log_begins(node)
         if ready.write is not None and ready.write.entries:

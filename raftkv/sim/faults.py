@@ -161,14 +161,20 @@ class Faults(LinkFaults):
         """It was the first to commit something."""
         self._lay(name, self._random.choice((self._strike_down, self._silence)))
 
-    def _lay(self, name: NodeId, strike: Callable[[SimServer], None]) -> None:
+    def _lay(self, name: NodeId, strike: Callable[[SimServer], object]) -> None:
         if self._world.now_ms < self._ambush_until_ms:
             server = next(server for server in self._servers if server.name == name)
-            self._world.after(0.0, partial(self._spring, server, server.life, strike))
+            self._soon(server, "ambushed", strike)
 
-    def _spring(self, server: SimServer, life: int, strike: Callable[[SimServer], None]) -> None:
+    def _soon(self, server: SimServer, probe: str, strike: Callable[[SimServer], object]) -> None:
+        """When what it does right now is done, and nothing else."""
+        self._world.after(0.0, partial(self._spring, server, server.life, probe, strike))
+
+    def _spring(
+        self, server: SimServer, life: int, probe: str, strike: Callable[[SimServer], object]
+    ) -> None:
         if server.life == life and server.is_up and not self._over:
-            self._world.probes["ambushed"] += 1
+            self._world.probes[probe] += 1
             strike(server)
 
     def _silence(self, server: SimServer) -> None:
@@ -223,13 +229,13 @@ class Faults(LinkFaults):
         self._snapshot_strikes = self._random.choice((0.1, 0.3))
         return True
 
-    def in_snapshot(self, server: SimServer) -> None:
-        """It takes, sends or gets one right now."""
-        is_struck = self._world.now_ms < self._snapshots_struck_until_ms and not self._over
-        if is_struck and self._random.random() < self._snapshot_strikes:
-            strikes = self._strike_down, self._strike_down, self._cut_off, SimServer.kill
-            self._world.probes["struck amid a snapshot"] += 1
-            self._world.after(0.0, partial(self._spring, server, server.life, self._random.choice(strikes)))
+    def in_snapshot(self, server: SimServer, travels: bool) -> None:
+        """It takes one right now; or sends or gets one, which happens less often."""
+        if self._world.now_ms < self._snapshots_struck_until_ms and not self._over:
+            strikes = self._strike_down, self._cut_off, SimServer.kill, self._flip
+            if self._random.random() < (0.5 if travels else self._snapshot_strikes):
+                strike = self._random.choice(strikes)
+                self._soon(server, "struck amid a snapshot", strike)
 
     # -- disks ---------------------------------------------------------------------------------------------
 
@@ -264,14 +270,19 @@ class Faults(LinkFaults):
         return True
 
     def _flipped_bit(self) -> bool:
+        server = self._pick()
+        if server is None or not self._flip(server):
+            return False
+        if self._random.random() < 0.7:
+            server.kill()  # at a start it is seen; else it may be sent, or go with its file
+        return True
+
+    def _flip(self, server: SimServer) -> bool:
         """In what was confirmed. It counts as lost as long as that file is there: for it must refuse to
         start, or start from an older snapshot.
         """
-        damaged = sum(server.is_damaged for server in self._servers)
-        server = self._pick()
-        if server is None or server.is_damaged or damaged >= (self._plan.size - 1) // 2:
+        damaged = sum(each.is_damaged for each in self._servers)
+        if self._plan.spares or server.is_damaged or damaged >= (self._plan.size - 1) // 2:
             return False
         self._world.note(f"{server.name} disk flips {server.files.flip_bit()}")
-        if self._random.random() < 0.7:
-            server.kill()  # at a start it is seen; else it may be sent, or go with its file
         return True

@@ -54,7 +54,8 @@ class Surroundings:
     network: Network
     answered: Callable[[SimServer, Answer], None]
     on_end: Callable[[SimServer], None]  # its process has ended
-    on_stage: Callable[[SimServer], None] = lambda server: None  # it is in the middle of a snapshot
+    on_stage: Callable[[SimServer, bool], None] = lambda server, travels: None
+    """It is in the middle of a snapshot, one that it takes, or one that travels."""
     servers: dict[NodeId, SimServer] = field(default_factory=dict)
 
 

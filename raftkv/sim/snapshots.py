@@ -120,14 +120,14 @@ class Snapshots:
 
     def _begin(self, taking: Taking) -> None:
         taking.writer = self.files.begin(taking.meta, encode_membership(taking.membership))
-        self._around.on_stage(self._server)
+        self._around.on_stage(self._server, False)
         self._later(THREAD_MS, taking, self._continue)
 
     def _continue(self, taking: Taking) -> None:
         assert taking.writer is not None
         chunk = next(taking.exporting, None)
         if chunk is None:
-            self._around.on_stage(self._server)
+            self._around.on_stage(self._server, False)
             self._later(self._server.sync_ms(), taking, self._finish)
             return
         if chunk:
@@ -143,7 +143,7 @@ class Snapshots:
         self._around.world.note(f"{self._server.name} has a snapshot {taking.meta.index}@{taking.meta.term}")
         checks, who = self._around.checks, f"the snapshot of {self._server.name}"
         self._around.reference.check_image(who, checks.batches[taking.meta.index], taking.chunks)
-        self._around.on_stage(self._server)
+        self._around.on_stage(self._server, False)
         self._later(THREAD_MS, taking, self._taken)
 
     def _taken(self, taking: Taking) -> None:
@@ -183,8 +183,8 @@ class Snapshots:
             kept = self.files.metas()
         except StartError:
             return  # with the next one, then
-        durable.snapshots = {path.name for path in self.files.paths()}
-        self._around.on_stage(self._server)
+        durable.kept({path.name for path in self.files.paths()})
+        self._around.on_stage(self._server, False)
         joining = [meta for meta in kept if meta.index >= self._floor]
         if len(joining) == KEPT or (joining and joining[-1].index == self._floor):
             self.drop_before(joining)

@@ -74,7 +74,7 @@ class Sending:
         if self._is_over:
             return
         chunk = next(self._reader, None)
-        self._around.on_stage(self._server)
+        self._around.on_stage(self._server, True)
         if chunk is None:
             self._send(lambda receiver: receiver.ended(self))
         else:
@@ -174,7 +174,7 @@ class Receiver:
             stream.answer(goes_on=False)
             return
         receiving.heard = True
-        self._around.on_stage(self._server)
+        self._around.on_stage(self._server, True)
         try:
             receiving.writer.append(chunk)
         except StartError:
@@ -187,7 +187,7 @@ class Receiver:
         receiving = self._receiving
         if receiving is not None and receiving.stream is stream:
             receiving.is_whole = True
-            self._around.on_stage(self._server)
+            self._around.on_stage(self._server, True)
             self._server.later(self._server.sync_ms(), partial(self.finish, receiving))
 
     def finish(self, receiving: Receiving) -> None:
@@ -202,7 +202,7 @@ class Receiver:
             return
         self._snapshots.named(meta)
         self._around.world.note(f"{self._server.name} got a snapshot {meta.index}@{meta.term}")
-        self._around.on_stage(self._server)
+        self._around.on_stage(self._server, True)
         self._server.later(THREAD_MS, partial(self._finished, receiving))
 
     def _finished(self, receiving: Receiving) -> None:

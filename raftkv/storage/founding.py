@@ -1,8 +1,8 @@
 """The data directory of a node that founds a new cluster from a backup.
 
-It holds a *token*, a snapshot, and a log that begins after it. The token is part of the new cluster's id
-(``config.Config.cluster_token``), so that neither the old cluster's members are let in, even under the same
-names and addresses, nor a node that was restored from something else.
+It holds a *token*, a charter, a snapshot, and a log that begins after it. The token is part of the new
+cluster's id (``config.Config.cluster_token``), so that neither the old cluster's members are let in, even
+under the same names and addresses, nor a node that was restored from something else.
 
 Rules:
 
@@ -19,15 +19,16 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from raftkv.consensus.types import GroupId, HardState, SnapshotMeta, Write
+from raftkv.consensus.membership import encode_membership
+from raftkv.consensus.types import GroupId, HardState, Membership, SnapshotMeta, Write
 from raftkv.errors import StartError
+from raftkv.storage.charter import Charter, write_charter
 from raftkv.storage.datadir import LOCK_NAME
 from raftkv.storage.files import Files
 from raftkv.storage.segment import (
     EXIT_DAMAGED,
     EXIT_UNUSABLE,
     TEMPORARY_SUFFIX,
-    Owner,
     damaged,
     disk_failed,
     segment_paths,
@@ -89,16 +90,25 @@ def check_empty(files: Files, directory: Path) -> None:
 
 
 def found_from_backup(
-    files: Files, directory: Path, owner: Owner, token: str, *, meta: SnapshotMeta, chunks: Iterable[bytes]
+    files: Files,
+    directory: Path,
+    charter: Charter,
+    token: str,
+    *,
+    meta: SnapshotMeta,
+    chunks: Iterable[bytes],
 ) -> None:
-    """Fill ``directory`` (empty, locked by the caller) so that ``owner`` starts from ``chunks``, which end at
-    ``meta``. When it returns, all is durable.
+    """Fill ``directory`` (empty, locked by the caller) so that the charter's node starts from ``chunks``,
+    which end at ``meta``, with the charter's founders as members. When it returns, all is durable.
 
     Raises ``StartError`` (73, 74) where the disk refuses, and what ``chunks`` raises; no node starts from
     what is left then.
     """
     _write_token(files, directory, token)
-    snapshot = SnapshotFiles(files, directory, owner).begin(meta, b"")
+    write_charter(files, directory, charter)
+    owner, addresses = charter.owner, {str(node): address for node, address in charter.founders.items()}
+    members = encode_membership(Membership.of(*addresses, addresses=addresses))
+    snapshot = SnapshotFiles(files, directory, owner).begin(meta, members)
     try:
         for chunk in chunks:
             snapshot.append(chunk)

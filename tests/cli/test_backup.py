@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,10 @@ from raftkv.cli import main
 from raftkv.config import Address, Config, parse_cluster
 from raftkv.consensus.types import NodeId
 from raftkv.kv.machine import KvMachine
-from raftkv.server import start
+from raftkv.server import joining, start
 from raftkv.storage.files import OsFiles
 from raftkv.storage.founding import read_token
+from raftkv.storage.segment import Owner
 from raftkv.storage.snapshot_bytes import SnapshotEncoder
 from tests.api.node import BACKED_UP, OWNER, LoopThread, RestNode
 from tests.cli.stub import CUT, HALF, Stub, dead_url, problem, running
@@ -207,12 +209,21 @@ def restore(
 
 def started(directory: Path, node: str = "n1", name: str = "") -> start.Start:
     """What a server would start with; the log is closed."""
-    nowhere = Address("127.0.0.1", 1)
-    token = read_token(OsFiles(), directory)
+    nowhere, files = Address("127.0.0.1", 1), OsFiles()
+    token = read_token(files, directory)
     config = Config(
-        NodeId(node), directory, nowhere, nowhere, parse_cluster(CLUSTER), name, cluster_token=token
+        NodeId(node),
+        directory,
+        nowhere,
+        nowhere,
+        parse_cluster(CLUSTER),
+        cluster_name=name,
+        cluster_token=token,
     )
-    begin = start.read(config, OsFiles(), directory)
+    beginning = asyncio.run(joining.begin(config, files, directory))
+    assert not beginning.is_new
+    assert beginning.charter.owner == Owner(config.cluster_id, config.node_id)
+    begin = start.read(config, files, directory, beginning.charter)
     begin.wal.close()
     return begin
 

@@ -60,6 +60,7 @@ async def all_vote(cluster: Cluster, by: Node, *names: str) -> None:
         is_over = reply.body["committed"] and not reply.body["joint"]
         return is_over and set(members) == set(names) and set(members.values()) <= {"voter", "leader"}
 
+    await cluster.serves_or_ended(by)
     await cluster.until(settled, f"{', '.join(names)} vote", LONG_S)
 
 
@@ -227,3 +228,30 @@ async def test_what_would_lose_the_quorum_is_refused_unless_forced(tmp_path: Pat
         assert (await cluster.put(other, "key", "value")).status == 201
         assert (await remove(cluster, dead.name, leader)).status == 200  # gone is gone
         await asyncio.gather(*(cluster.caught_up(node) for node in (leader, other)))
+
+
+async def test_members_outlive_the_log_that_named_them(tmp_path: Path) -> None:
+    """They are in the snapshots: for a restart, and for one that is sent a snapshot."""
+    options = ("--snapshot-margin-bytes", "0")
+    async with running(tmp_path, size=1, options=options) as cluster:
+        (n1,) = cluster.nodes
+        n2 = newcomer(cluster, "n2", n1)
+        n2.options = options
+        assert (await add(cluster, n2, n1)).status == 200
+        await all_vote(cluster, n1, "n1", "n2")
+        for number in range(20):
+            assert (await cluster.put(n1, f"k{number}", "v")).status == 201
+        await cluster.caught_up(n2)
+        for node in (n1, n2):
+            assert (await cluster.request("POST", node, "/v1/snapshot?timeout=20s")).status == 200
+        for node in (n1, n2):
+            await killed(node)
+        for node in (n1, n2):
+            node.start()
+        await cluster.leader()
+        assert await roles(cluster, n1) == await roles(cluster, n2) == {"n1": "voter", "n2": "voter"}
+        n3 = newcomer(cluster, "n3", n2)
+        assert (await add(cluster, n3, n2)).status == 200
+        await all_vote(cluster, n3, "n1", "n2", "n3")
+        assert any(event["event"] == "snapshot installed" for event in n3.events())
+        assert (await cluster.get(n3, "k19")).raw == b"v"

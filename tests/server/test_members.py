@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from raftkv.consensus.log import Log
 from raftkv.consensus.membership import encode_membership
 from raftkv.consensus.types import (
     NOBODY,
+    AddLearner,
     Change,
     Entry,
     EntryKind,
@@ -28,6 +30,7 @@ from raftkv.ports import PeerView
 from raftkv.server.members import Members
 from raftkv.storage.charter import Charter
 from raftkv.storage.segment import Owner
+from tests.server.lone import lone
 from tests.server.virtual_time import advance, in_virtual_time, settle
 
 N1, N2, N3 = NodeId("n1"), NodeId("n2"), NodeId("n3")
@@ -231,3 +234,17 @@ async def test_what_there_is_to_tell() -> None:
     ]
     assert (view["members"][3]["promote"], view["members"][3]["replaces"]) == (True, "n2")
     assert (view["joint"], view["committed"], view["leader"]) == (True, True, "n1")
+
+
+async def test_a_snapshot_says_who_the_members_are(tmp_path: Path) -> None:
+    """The entries that said it are gone from the log."""
+    async with lone(tmp_path) as node:
+        await node.driver.change_members(AddLearner(N2, "b:2", promote=False), force=False, timeout_ms=5000)
+        await node.fill(1, 20)
+        taken = await node.snapshots.take()
+        membership = node.replica.node.membership
+        assert membership.learner(N2) == Learner(N2)
+        assert taken.meta.index > node.replica.node.membership_since
+    async with lone(tmp_path) as node:
+        assert node.replica.node.log.boundary.index == taken.meta.index
+        assert node.replica.node.membership == membership

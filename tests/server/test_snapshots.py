@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,23 @@ async def test_a_full_disk_stops_no_node(tmp_path: Path) -> None:
         await node.fill(1, 50)
         await until(lambda: len(node.names("*.snap")) >= 1)
         await until(lambda: node.replica.node.log.boundary.index > 0)
+
+
+async def test_with_too_many_backups_under_way_it_is_tried_later(tmp_path: Path) -> None:
+    async with lone(tmp_path, snapshot_bytes=8_000) as node:
+        await node.fill(1, 5)
+        backups = []
+        with suppress(RuntimeError):
+            while True:
+                backups.append(node.machine.export())
+        with pytest.raises(SnapshotFailed, match="read"):
+            await node.snapshots.take()
+        await node.fill(1, 100)
+        assert node.names() == []
+        for backup in backups:
+            backup.close()
+        await node.fill(1, 50)
+        await until(node.names)
 
 
 async def test_one_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:

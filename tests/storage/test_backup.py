@@ -8,12 +8,14 @@ from random import Random
 
 import pytest
 
+from raftkv.consensus.membership import decode_membership
 from raftkv.consensus.types import HardState, Index, NodeId, SnapshotMeta, Term
 from raftkv.errors import StartError
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.snapshot import Survey, founding_chunks
 from raftkv.sim.files import PowerCut, SimFiles, Tear
 from raftkv.storage.backup import BackupSummary, BadBackup, backup_chunks, check_backup, open_backup
+from raftkv.storage.charter import new_charter, read_charter
 from raftkv.storage.founding import (
     TOKEN_NAME,
     check_empty,
@@ -29,6 +31,7 @@ from tests.storage.samples import CLUSTER, DIRECTORY, G0, NODE, entry, open_wal,
 
 OLD, NEW = Owner(CLUSTER, NodeId("n2")), Owner("fedcba9876543210", NODE)
 META = SnapshotMeta(Index(4711), Term(9), 12_345)
+FOUNDERS = {NODE: "host1:9001", NodeId("n2"): "host2:9001"}
 FILE = Path("/backups/tuesday")
 TOKEN = founding_token("ab" * 32, 0, "")
 
@@ -111,7 +114,8 @@ def test_a_backup_that_changed_since_it_was_checked_is_refused() -> None:
 
 def found(files: SimFiles, owner: Owner = NEW) -> None:
     chunks = founding_chunks(machine().export(), 0)
-    found_from_backup(files, DIRECTORY, owner, TOKEN, meta=META, chunks=chunks)
+    charter = new_charter(files, owner, founders=FOUNDERS, contacts={})
+    found_from_backup(files, DIRECTORY, charter, TOKEN, meta=META, chunks=chunks)
 
 
 def start(files: SimFiles, owner: Owner = NEW) -> KvMachine:
@@ -122,7 +126,12 @@ def start(files: SimFiles, owner: Owner = NEW) -> KvMachine:
     assert (group.boundary, group.entries) == (META, ())
     assert group.hard_state == HardState(META.term, None)
     restored = KvMachine().restorer()
+    charter = read_charter(files, DIRECTORY)
+    assert charter is not None
+    assert (charter.owner, charter.founders) == (NEW, FOUNDERS)
     with opened.snapshots.open(META) as reader:
+        members = decode_membership(reader.extra)
+        assert {node: members.address(node) for node in members.voters} == FOUNDERS
         for chunk in reader:
             restored.feed(chunk)
     opened.wal.commit([write(entry(META.index + 1, term=META.term + 1), term=META.term + 1)])
