@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,18 @@ def differs(path: Path) -> bool:
         return True  # it can't even be played
 
 
+@cache
+def sound_scripts() -> list[Path]:
+    """Those that play as they are written while nothing is broken."""
+    return [path for path in SCRIPTS if not differs(path)]
+
+
 @pytest.mark.parametrize("rule", ALL)
 def test_a_script_misses_it(rule: str) -> None:
+    scripts = sound_scripts()
+    assert scripts == SCRIPTS
     with without(rule):
-        assert any(differs(path) for path in SCRIPTS)
-    assert not any(differs(path) for path in SCRIPTS[:3]), "the twin is gone again"
+        assert any(differs(path) for path in scripts)
 
 
 def play_seeds() -> None:
