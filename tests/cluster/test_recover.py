@@ -59,9 +59,7 @@ async def test_a_survivor_of_a_lost_majority_begins_a_new_cluster(tmp_path: Path
         for node in cluster.nodes:
             node.kill()
             await node.exit_code()
-        assert list(n1.data_dir.glob("snapshot-*.snap")), (
-            "all that it holds is in the log"
-        )
+        assert list(n1.data_dir.glob("snapshot-*.snap")), "all that it holds is in the log"
         for lost in (n2, n3):
             cluster.nodes.remove(lost)
         shutil.rmtree(n2.data_dir)
