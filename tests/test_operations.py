@@ -26,9 +26,9 @@ def commands(*headings: str) -> list[str]:
 
 
 def arguments(command: str, clients: list[Node], peers: list[Node]) -> list[str]:
-    """``command`` with the ports of ``clients`` for 8001 to 8003, and those of ``peers`` for 9001 to 9003."""
-    command = re.sub(r":800([123])\b", lambda match: f":{clients[int(match[1]) - 1].port}", command)
-    command = re.sub(r":900([123])\b", lambda match: f":{peers[int(match[1]) - 1].peer_port}", command)
+    """``command`` with the ports of ``clients`` for 8001 on, and those of ``peers`` for 9001 on."""
+    command = re.sub(r":800([1-5])\b", lambda match: f":{clients[int(match[1]) - 1].port}", command)
+    command = re.sub(r":900([1-5])\b", lambda match: f":{peers[int(match[1]) - 1].peer_port}", command)
     program, *rest = shlex.split(command)
     assert program == "raftkv"
     return rest
@@ -72,3 +72,45 @@ async def test_backing_up_and_restoring(tmp_path: Path) -> None:
         await new.leader()
         for node in nodes:
             assert await new.items(node, "") == held
+
+
+async def test_changing_members(tmp_path: Path) -> None:
+    given = commands("Changing members")
+    kinds = [" ".join(command.split()[1:3]) for command in given]
+    assert kinds == [
+        "serve --id",
+        "member add",
+        "members --endpoints",
+        "serve --id",
+        "member replace",
+        "member remove",
+    ], "a command was added or removed: look here"
+    async with running(tmp_path) as cluster:
+        n1, n2, n3 = cluster.nodes
+        spare = make_nodes(tmp_path, 5)[3:]
+        nodes = [n1, n2, n3, *spare]
+        lines = iter(arguments(command, nodes, nodes) for command in given)
+
+        async def join(node: Node) -> None:
+            cluster.nodes.append(node)
+            serve_as_written(node, tmp_path, next(lines))
+            await cluster.serves_or_ended(node)
+            await run(tmp_path, next(lines))
+
+        async def vote(*names: str) -> None:
+            async def settled() -> bool:
+                members = (await cluster.request("GET", n1, "/v1/cluster/members")).body
+                roles = {each["id"]: each["role"] for each in members["members"]}
+                return set(roles) == set(names) and set(roles.values()) == {"leader", "voter"}
+
+            await cluster.until(settled, f"{names} vote", 60.0)
+
+        await join(spare[0])
+        await vote("n1", "n2", "n3", "n4")
+        await run(tmp_path, next(lines))
+        n2.kill()
+        await join(spare[1])
+        await vote("n1", "n3", "n4", "n5")
+        await run(tmp_path, next(lines))
+        await vote("n1", "n3", "n5")
+        assert await spare[0].exit_code() == 0

@@ -142,11 +142,11 @@ def test_only_the_snapshot_that_came_is_installed() -> None:
 def test_another_one_that_comes_in_the_same_turn_does_not_take_its_place() -> None:
     _, leader, behind = elected_with_one_behind()
     meta, chunks = leader.snapshot
-    term = leader.replica.node.current_term
-    behind.replica.install(leader.name, term, meta, feed(behind.replica.restorer(), chunks))
+    term, members = leader.replica.node.current_term, leader.replica.node.membership
+    behind.replica.install(leader.name, term, meta, members, feed(behind.replica.restorer(), chunks))
     earlier = SnapshotMeta(Index(meta.index - 1), meta.term, meta.time_ms)
-    behind.replica.install(leader.name, term, earlier, behind.replica.restorer())
-    behind.replica.install(leader.name, term, meta, behind.replica.restorer())
+    behind.replica.install(leader.name, term, earlier, members, behind.replica.restorer())
+    behind.replica.install(leader.name, term, meta, members, behind.replica.restorer())
     behind.replica.apply(behind.replica.take_ready())
     assert behind.replica.last_applied == meta.index
     assert list(behind.machine.export()) == list(leader.machine.export())

@@ -33,6 +33,10 @@ QUIET = {  # nobody stands for election
 }
 
 
+MEMBERS = Membership.of("n1", "n2", "n4", addresses={"n4": "d:4"})
+EXTRA = encode_membership(MEMBERS)
+
+
 def offer(index: int = 100, term: int = 2, **fields: Any) -> Offer:
     meta = SnapshotMeta(Index(index), Term(term), 5)
     return Offer(**({"group": GroupId(0), "term": Term(term), "meta": meta, "extra": EXTRA} | fields))
@@ -91,6 +95,28 @@ async def test_it_is_durable_then_installed_then_acknowledged(tmp_path: Path) ->
         assert node.chunks() == before
         with node.files.open(offer().meta) as reader:
             assert reader.extra == EXTRA
+        assert node.replica.node.membership == MEMBERS
+
+
+async def test_one_whose_members_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    async with follower(tmp_path) as (_, receiver):
+        status, reason = refusal(receiver, offer(extra=b"members?"))
+        assert (status, "its membership can't be read" in reason) == (400, True)
+
+
+async def test_one_that_does_not_say_who_the_members_are_changes_nothing_about_them(tmp_path: Path) -> None:
+    """It was taken by the release before this one, or restored from a backup."""
+    async with follower(tmp_path) as (node, receiver):
+        before = node.replica.node.membership
+        coming = receiver.offered(N2, offer(extra=b""))
+        assert coming is not None
+        for chunk in machine():
+            await coming.chunk(chunk)
+        finishing = asyncio.create_task(coming.finish())
+        await until(lambda: node.replica.last_applied == 100)
+        await finishing
+        assert node.replica.node.membership == before
+        assert before != MEMBERS
 
 
 async def test_the_answer_waits_for_the_log_to_say_so(tmp_path: Path) -> None:
