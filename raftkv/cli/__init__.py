@@ -25,6 +25,7 @@ COMMANDS = {
     "backup": "raftkv.cli.backup:backup",
     "restore": "raftkv.cli.restore:restore",
     "snapshot": "raftkv.cli.restore:snapshot",
+    "recover": "raftkv.cli.recover:recover",
     "transfer": "raftkv.cli.transfer:transfer",
     "members": "raftkv.cli.members:members",
     "member": "raftkv.cli.members:member",

@@ -76,7 +76,7 @@ def restore(
     from raftkv.kv.row import MAX_REVISION  # noqa: PLC0415 - no other command needs these
     from raftkv.storage.founding import founding_token  # noqa: PLC0415
 
-    with _refusals():
+    with refusals():
         nowhere = Address("127.0.0.1", 1)  # where it listens makes no difference here
         members = parse_cluster(cluster)
         config = Config(NodeId(node_id), data_dir, nowhere, nowhere, members, cluster_name=cluster_name)
@@ -163,7 +163,7 @@ def verify(file: Path, output: str) -> None:
 
     Exits 1 if it isn't whole, naming the byte.
     """
-    with _refusals():
+    with refusals():
         document = _document(file, *_checked(file, output))
     if output == "json":
         print_json(document)
@@ -214,7 +214,7 @@ def _document(file: Path, summary: BackupSummary, survey: Survey) -> dict[str, A
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     try:
         yield
     except StartError as error:

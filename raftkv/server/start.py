@@ -59,7 +59,7 @@ def read(config: Config, files: Files, directory: Path, charter: Charter) -> Sta
     applied = opened.snapshot or NO_SNAPSHOT
     membership, size_bytes = _founding(charter), 0
     if opened.snapshot is not None:
-        later, size_bytes = _restore(machine, opened.snapshots, opened.snapshot)
+        later, size_bytes = restore_machine(machine, opened.snapshots, opened.snapshot)
         membership = later or membership
     _report(config, opened, applied)
     durable = opened.recovered.groups.get(_GROUP, GroupState())
@@ -87,7 +87,7 @@ def _founding(charter: Charter) -> Membership:
     )
 
 
-def _restore(
+def restore_machine(
     machine: KvMachine, snapshots: SnapshotFiles, meta: SnapshotMeta
 ) -> tuple[Membership | None, int]:
     """Make ``machine`` what the snapshot holds. The membership in force at its end, None where the release

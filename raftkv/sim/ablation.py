@@ -349,7 +349,6 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("log forgotten beyond the snapshot", (broken_snapshots.compacted_beyond(),)),
     Ablation("snapshot named after a later entry", (broken_snapshots.named_too_late(),)),
     Ablation("an earlier snapshot installed", (broken_snapshots.stale_one_used(),)),
-    Ablation("snapshot refused in silence", (broken_snapshots.refused_in_silence(),)),
     Ablation("snapshots not checked at a start", (broken_snapshots.damage_not_noticed(),)),
     Ablation("installed boundary not written", (broken_snapshots.boundary_not_written(),)),
     Ablation("pieces of two snapshots mixed", (broken_snapshots.pieces_of_two(),)),

@@ -15,7 +15,7 @@ from raftkv.consensus.ready import Ready
 from raftkv.consensus.snapshots import Snapshots as Boundaries
 from raftkv.consensus.types import Index, NodeId, SnapshotMeta
 from raftkv.kv.image import Image
-from raftkv.kv.machine import Exporting, Restoring
+from raftkv.kv.machine import Exporting
 from raftkv.kv.session import Sessions
 from raftkv.replica import Replica
 from raftkv.sim.snapshots import Snapshots
@@ -145,20 +145,6 @@ def stale_one_used() -> Patch:
         return answers
 
     return Replica, "apply", apply
-
-
-def refused_in_silence() -> Patch:
-    """Who doesn't need a snapshot refuses it, and its leader never hears why."""
-
-    def install(self: Receiver, stream: Sending, restoring: Restoring) -> None:
-        assert self._server.replica is not None
-        if stream.meta.index > self._server.replica.last_applied:
-            _install(self, stream, restoring)
-
-    return Receiver, "install", install
-
-
-_install = Receiver.install
 
 
 def damage_not_noticed() -> Patch:

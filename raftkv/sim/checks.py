@@ -31,6 +31,7 @@ from raftkv.consensus.types import (
     EntryKind,
     HardState,
     Index,
+    Membership,
     NodeId,
     SnapshotMeta,
     Term,
@@ -41,8 +42,12 @@ from raftkv.storage.wal import GroupState
 
 
 class Checks:
-    def __init__(self, world: World, disks: Mapping[NodeId, Durable], committed: list[Entry]) -> None:
+    def __init__(
+        self, world: World, disks: Mapping[NodeId, Durable], committed: list[Entry], founding: Membership
+    ) -> None:
         """``committed``: what any node ever called committed, from index 1; added to here."""
+        self._halves = founding.halves  # of whom a majority each must have what was committed last
+        self._in_force: dict[NodeId, Membership] = {}  # at the end of each node's last turn
         self._world = world
         self._disks = disks
         self.on_election: Callable[[NodeId], None] = lambda leader: None
@@ -84,6 +89,7 @@ class Checks:
         durable.covered = snapshot.index if snapshot else Index(0)
         durable.floor = max(durable.floor, boundary.index)
         self._commits.pop(name, None)
+        self._in_force.pop(name, None)
         self._boundaries[name] = boundary
         self.disk_changed(was_cut=True)
 
@@ -104,21 +110,25 @@ class Checks:
     def _check_durability(self) -> None:
         """By a log, or by a snapshot that covers it."""
         last = self.committed[-1]
-        disks = self._disks.values()
-        check_durability(
-            last, [self.committed if disk.covered >= last.index else disk.entries for disk in disks]
-        )
+        for half in self._halves:
+            disks = [self._disks[voter] for voter in half]
+            check_durability(
+                last, [self.committed if disk.covered >= last.index else disk.entries for disk in disks]
+            )
 
     # -- a turn --------------------------------------------------------------------------------------------
 
     def turn_ended(self, node: Node, ready: Ready) -> None:
         if isinstance(node.role, Leader):
             self._leads(node)
+        if ready.installed is not None and self._disks[node.node_id].holds(ready.installed):
+            raise InvariantBroken(f"{node.node_id} gives up its log for {ready.installed}, which it holds")
         if node.log.boundary is not self._boundaries.get(node.node_id):
             self._log_begins(node)
         if ready.write is not None and ready.write.entries:
             self._log_changed(node, ready.write.entries)
         self._commit_moved(node)
+        self._in_force[node.node_id] = node.membership
         self._hands_over(node, ready)
         for entry in ready.committed:
             if self.committed[entry.index - 1] is not entry and self.committed[entry.index - 1] != entry:
@@ -198,6 +208,8 @@ class Checks:
                 self.committed.append(entry)
                 self.batches.append(self.batches[-1] + (entry.kind is EntryKind.BATCH))
                 self._commit_terms.append(node.current_term)
+                if entry.kind is EntryKind.CONFIG:
+                    self._world.probes["members changed"] += 1
             elif self.committed[entry.index - 1] is not entry and self.committed[entry.index - 1] != entry:
                 raise InvariantBroken(
                     f"commit: {name} commits {entry}, {self.committed[entry.index - 1]} was"
@@ -211,6 +223,8 @@ class Checks:
                     f"{self.committed[-1].term} by counting (section 5.4.2)"
                 )
             self._world.note(f"{name}@{node.current_term} commits {after}")
+            # NB: what is committed may bring the next membership in this same turn.
+            self._halves = self._in_force.get(name, node.membership).halves
             self._check_durability()
             self.on_commit(name)
 

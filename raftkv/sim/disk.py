@@ -52,8 +52,15 @@ class Durable:
         return len(self.entries) >= index and self.entries[index - 1].term == term
 
     def is_backed(self, write: Write) -> bool:
-        """Whether the snapshot that ``write`` rests on is durable before it."""
-        return write.boundary is None or snapshot_name(write.boundary) in self.snapshots
+        """Whether the snapshot that ``write`` rests on, or a later one, is durable before it."""
+        return write.boundary is None or write.boundary.index <= self.covered
+
+    def kept(self, names: set[str]) -> None:
+        """Of the snapshots these are left: the newest two at least."""
+        gone = set(sorted(self.snapshots)[-2:]) - names
+        if gone:
+            raise InvariantBroken(f"durability: {sorted(gone)} removed, of the newest two")
+        self.snapshots = names
 
     def can_start(self, names: Sequence[str], damaged: Sequence[str]) -> bool:
         """Whether a start must succeed with the files ``names``, of which some are ``damaged``."""

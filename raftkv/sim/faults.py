@@ -8,11 +8,14 @@ All else may strike everyone at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from random import Random
 
 from raftkv.consensus.types import NodeId
+from raftkv.errors import BadRequest, TooManyRequests
 from raftkv.sim.files import Tear
+from raftkv.sim.joining import MembersTicket, draw_change
 from raftkv.sim.leaving import Handover
 from raftkv.sim.link_faults import LinkFaults
 from raftkv.sim.network import Network
@@ -104,10 +107,23 @@ class Faults(LinkFaults):
             self._world.after(pause_ms, partial(self._wish, asked, self._random.choice(self._names)))
         return True
 
+    def _change_members(self) -> bool:
+        asked = self._pick()
+        if asked is None or not asked.takes_requests:
+            return False
+        change, force = draw_change(self._random, self._names), self._random.random() < 0.2
+        self._world.note(f"{asked.name} is asked for {change}{' by force' if force else ''}")
+        try:
+            asked.change_members(change, force, MembersTicket(change), self._plan.timeout_ms)
+        except TooManyRequests:
+            return False
+        return True
+
     def _wish(self, asked: SimServer, target: NodeId | None) -> None:
         if asked.takes_requests and not self._over:
             self._world.note(f"{asked.name} is asked to let {target or 'another'} lead")
-            asked.transfer(target, Handover(lambda answer: None), self._plan.timeout_ms)
+            with suppress(BadRequest):  # no member, as far as it knows
+                asked.transfer(target, Handover(lambda answer: None), self._plan.timeout_ms)
 
     def _storm(self) -> bool:
         share, tear = self._random.choice((0.5, 1.0)), self._random.choice(list(Tear))

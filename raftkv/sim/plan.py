@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from raftkv.consensus.types import Limits, Membership, Timing
+from raftkv.consensus.types import Limits, Membership, NodeId, Timing
 from raftkv.waiting import ReplicaLimits
 
 SIZES = (1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7)
@@ -87,6 +87,12 @@ class Plan:
     reads: float  # share of operations
     conditions: float  # share of writes
     value_bytes: int  # at most
+    spares: int = 0  # servers that founded nothing; members change only where there are some
+
+    @property
+    def names(self) -> tuple[NodeId, ...]:
+        """All servers, sorted: those who found the cluster, then the spares."""
+        return tuple(NodeId(f"n{number}") for number in range(1, self.size + self.spares + 1))
 
     @property
     def membership(self) -> Membership:

@@ -60,6 +60,10 @@ PROBES = (
     "stream cut in the middle",
     "stale-term stream refused",
     "struck amid a snapshot",
+    "fault change_members",
+    "members changed",
+    "change of members answered",
+    "change of members refused",
 )
 
 

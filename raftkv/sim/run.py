@@ -11,16 +11,19 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.quorum import majority
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import Entry, NodeId
+from raftkv.consensus.types import Entry, Membership, NodeId
+from raftkv.errors import RaftkvError
 from raftkv.sim.checks import Checks
 from raftkv.sim.clients import Clients
 from raftkv.sim.disk import Durable
 from raftkv.sim.faults import Faults
 from raftkv.sim.files import Tear
+from raftkv.sim.joining import MembersTicket, membership_after, with_spares
 from raftkv.sim.leaving import Handover
 from raftkv.sim.network import Network
 from raftkv.sim.plan import Plan, draw
@@ -63,14 +66,14 @@ class Run:
     def __init__(self, seed: int, only: frozenset[int] | None = None) -> None:
         self.seed = seed
         self.world = World(seed)
-        self.plan: Plan = draw(self.world.random)
+        self.plan: Plan = with_spares(draw(self.world.random), Random(f"members of {seed}"))
         strikes = draw_schedule(self.world.random, self.plan.faults, self.plan.duration_ms)
         self.schedule = [strike for strike in strikes if only is None or strike.number in only]
-        names = self.plan.membership.voters
+        names = self.plan.names
         committed: list[Entry] = []
         disks = {name: Durable(committed) for name in names}
         self.reference = Reference()
-        self.checks = Checks(self.world, disks, committed)
+        self.checks = Checks(self.world, disks, committed, self.plan.membership)
         self.network = Network(self.world, self.plan.network, names, self._deliver, self._peer_lost)
         self.clients = Clients(self.world, self.plan, self.reference)
         around = Surroundings(
@@ -96,6 +99,9 @@ class Run:
         if isinstance(ticket, Handover):
             self.checks.handover_answered(server.name, result)
             ticket.then(result)
+        elif isinstance(ticket, MembersTicket):
+            told = "refused" if isinstance(result, RaftkvError) else "answered"
+            self.world.probes[f"change of members {told}"] += 1
         else:
             self.clients.answered(server, answer)
 
@@ -122,14 +128,46 @@ class Run:
         self.clients.stop()
         self.network.calm = True
         self.network.mend_all()
+        within_ms = RECOVERS_WITHIN_TIMEOUTS * plan.timing.election_timeout_max_ms + plan.timeout_ms
         sound = [server for server in self.servers.values() if not server.is_damaged]
-        needed = majority(plan.size)
-        core = random.sample(sound, random.randint(needed, len(sound)))
+        if plan.spares:
+            self._heal(sound)
+            self._until(within_ms, self._members_have_settled, sound)
+            sound = [self.servers[name] for name in self._membership.members]
+            core = sound
+        else:
+            core = random.sample(sound, random.randint(majority(plan.size), len(sound)))
         world.note("a majority is healed: " + " ".join(server.name for server in core))
         for server in self.servers.values():
             if server not in core:
                 self._leave_behind(server)
-        for server in core:
+        self._heal(core)
+        self._until(within_ms, lambda: self._has_converged(core), core)
+        self._serve(core)
+        self._until(within_ms, lambda: self._has_converged(core), core)
+        self.clients.check_not_applied()
+
+    @property
+    def _membership(self) -> Membership:
+        return membership_after(self.plan.membership, self.checks.committed)
+
+    def _members_have_settled(self) -> bool:
+        """Whether one leads, and nothing of a change is left to do. What is decided doesn't change then."""
+        membership = self._membership
+        nodes = [self.servers[name].replica for name in membership.members]
+        leads = [each for each in nodes if each is not None and isinstance(each.node.role, Leader)]
+        return (
+            len(leads) == 1
+            and leads[0].node.membership == membership
+            and leads[0].node.membership_since <= leads[0].node.commit_index
+            and not membership.is_joint
+            and not any(each.promote for each in membership.learners)
+            and not any(replica.waiting["changes"] for replica in nodes if replica is not None)
+            and all(each is not None and each.node.leader == leads[0].node.node_id for each in nodes)
+        )
+
+    def _heal(self, servers: Sequence[SimServer]) -> None:
+        for server in servers:
             server.files.mend()
             server.slow_ms = 0.0
             if server.is_leaving:
@@ -138,11 +176,6 @@ class Run:
                 server.resume()
             else:
                 server.start()
-        within_ms = RECOVERS_WITHIN_TIMEOUTS * plan.timing.election_timeout_max_ms + plan.timeout_ms
-        self._until(within_ms, lambda: self._has_converged(core), core)
-        self._serve(core)
-        self._until(within_ms, lambda: self._has_converged(core), core)
-        self.clients.check_not_applied()
 
     def _leave_behind(self, server: SimServer) -> None:
         if server.is_up and self.world.random.random() < 0.5:

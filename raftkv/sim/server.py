@@ -13,17 +13,19 @@ from typing import Any, Protocol
 
 from raftkv.consensus.invariants import InvariantBroken
 from raftkv.consensus.log import Log
+from raftkv.consensus.membership import decode_membership
 from raftkv.consensus.messages import Envelope, TimeoutNow
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import GroupId, Index, NodeId
+from raftkv.consensus.types import Change, GroupId, Index, NodeId
 from raftkv.errors import RaftkvError, ShuttingDown, StartError
 from raftkv.kv.machine import Applied, KvMachine
 from raftkv.replica import Replica
 from raftkv.sim.checks import Checks
 from raftkv.sim.disk import Durable, SimDisk
 from raftkv.sim.files import PowerCut, Tear
+from raftkv.sim.joining import founded_with
 from raftkv.sim.leaving import Leaving
 from raftkv.sim.network import Network
 from raftkv.sim.plan import Plan
@@ -135,10 +137,12 @@ class SimServer(Process):
         self._end(f"can't start: {error}", None)
 
     def _restore(self, opened: Opened) -> None:
-        """The machine from its snapshot. Raises ``StartError``."""
+        """The machine, and who the members are, from its snapshot. Raises ``StartError``."""
+        self._membership = founded_with(self._around.plan, self.name)
         if opened.snapshot is not None:
             restoring = self.machine.restorer()
             with opened.snapshots.open(opened.snapshot) as reader:
+                self._membership = decode_membership(reader.extra)
                 for chunk in reader:
                     restoring.feed(chunk)
             restoring.finish()
@@ -151,7 +155,7 @@ class SimServer(Process):
         applied = opened.snapshot.index if opened.snapshot else Index(0)
         node = Node(
             self.name,
-            plan.membership,
+            self._membership,
             uniform=self._world.random.uniform,
             now_ms=self.clock_ms,
             hard_state=durable.hard_state,
@@ -228,6 +232,11 @@ class SimServer(Process):
     def transfer(self, target: NodeId | None, ticket: Any, timeout_ms: float) -> None:
         assert self.replica is not None
         self.replica.transfer(target, ticket, self.clock_ms + timeout_ms)
+        self.wake()
+
+    def change_members(self, change: Change, force: bool, ticket: Any, timeout_ms: float) -> None:
+        assert self.replica is not None
+        self.replica.change_members(change, force, ticket, self.clock_ms + timeout_ms)
         self.wake()
 
     @property

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from raftkv.consensus.membership import encode_membership
 from raftkv.consensus.ready import Ready
-from raftkv.consensus.types import Index, NodeId, SnapshotMeta
+from raftkv.consensus.types import Index, Membership, NodeId, SnapshotMeta
 from raftkv.errors import StartError
 from raftkv.kv.machine import Exporting
 from raftkv.sim.disk import THREAD_MS
@@ -32,6 +33,7 @@ KEPT = 2
 @dataclass(slots=True)
 class Taking:
     meta: SnapshotMeta
+    membership: Membership  # in force at its end
     exporting: Exporting
     writer: SnapshotWriter | None = None
     chunks: list[bytes] = field(default_factory=list)
@@ -99,7 +101,8 @@ class Snapshots:
         covered = self.newest.index if self.newest is not None else 0
         if self._taking is None and replica.last_applied > covered:
             self._grown_bytes = 0
-            taking = self._taking = Taking(*replica.capture())
+            meta, exporting = replica.capture()
+            taking = self._taking = Taking(meta, replica.node.membership_at(meta.index), exporting)
             self._later(THREAD_MS, taking, self._begin)
 
     def _later(self, delay_ms: float, taking: Taking, step: Callable[[Taking], None]) -> None:
@@ -116,7 +119,7 @@ class Snapshots:
             self._give_up(taking)
 
     def _begin(self, taking: Taking) -> None:
-        taking.writer = self.files.begin(taking.meta, b"")
+        taking.writer = self.files.begin(taking.meta, encode_membership(taking.membership))
         self._around.on_stage(self._server, False)
         self._later(THREAD_MS, taking, self._continue)
 
@@ -180,7 +183,7 @@ class Snapshots:
             kept = self.files.metas()
         except StartError:
             return  # with the next one, then
-        durable.snapshots = {path.name for path in self.files.paths()}
+        durable.kept({path.name for path in self.files.paths()})
         self._around.on_stage(self._server, False)
         joining = [meta for meta in kept if meta.index >= self._floor]
         if len(joining) == KEPT or (joining and joining[-1].index == self._floor):

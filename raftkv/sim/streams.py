@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from raftkv.consensus.membership import decode_membership
 from raftkv.consensus.types import NodeId, SnapshotMeta
 from raftkv.errors import StartError
 from raftkv.kv.machine import Restoring
@@ -32,6 +33,7 @@ class Sending:
         self.sender = server.name
         self.term = server.replica.node.current_term
         self.meta = meta
+        self.extra = b""  # its membership, once it is open
         self.pieces = 0  # that were answered
         self.is_second_hand = server.durable.has_installed
         self._peer = peer
@@ -55,6 +57,7 @@ class Sending:
 
     def _open(self) -> None:
         self._reader = self._snapshots.files.open(self.meta)
+        self.extra = self._reader.extra
         self._send(lambda receiver: receiver.offered(self))
 
     def _read(self, step: Callable[[], None]) -> None:
@@ -156,7 +159,7 @@ class Receiver:
         else:
             self._give_up()
             try:
-                writer = self._snapshots.files.begin(stream.meta, b"")
+                writer = self._snapshots.files.begin(stream.meta, stream.extra)
             except StartError:
                 probe("snapshot not written")
                 stream.answer(goes_on=False)
@@ -220,7 +223,7 @@ class Receiver:
         elif meta.index > node.commit_index and stream.is_second_hand:
             self._snapshots.probe("snapshot of second generation")
         replica.clock(self._server.clock_ms)
-        membership = replica.node.membership  # which nothing changes here
+        membership = decode_membership(stream.extra)
         replica.install(stream.sender, stream.term, meta, membership, restoring)
         self._server.wake()
 

@@ -15,6 +15,8 @@ from raftkv.consensus.messages import (
     AppendEntries,
     AppendEntriesRefusal,
     AppendEntriesReply,
+    ChangeMembers,
+    ChangeMembersReply,
     Envelope,
     Heartbeat,
     HeartbeatReply,
@@ -78,6 +80,8 @@ _IN_WORDS: dict[type, Callable[[Any], str]] = {
     Propose: lambda m: f"Propose {len(m.batches)}",
     TransferLeadership: lambda m: f"TransferLeadership to {m.target or 'anyone'}",
     TimeoutNow: lambda m: "TimeoutNow",
+    ChangeMembers: lambda m: f"ChangeMembers {m.context:x} {m.change}{' by force' if m.force else ''}",
+    ChangeMembersReply: lambda m: f"ChangeMembersReply {m.context:x} {m.verdict.name} {m.index} {m.reason}",
 }
 
 

@@ -1,8 +1,8 @@
 """The data directory of a node that founds a new cluster from a backup.
 
-It holds a *token*, a charter, a snapshot, and a log that begins after it. The token is part of the new cluster's id
-(``config.Config.cluster_token``), so that neither the old cluster's members are let in, even under the same
-names and addresses, nor a node that was restored from something else.
+It holds a *token*, a charter, a snapshot, and a log that begins after it. The token is part of the new
+cluster's id (``config.Config.cluster_token``), so that neither the old cluster's members are let in, even
+under the same names and addresses, nor a node that was restored from something else.
 
 Rules:
 

@@ -118,6 +118,16 @@ def test_a_log_must_not_rest_on_a_snapshot_that_is_not_durable() -> None:
     assert durable.is_backed(write)
 
 
+def test_of_the_newest_two_snapshots_none_may_go() -> None:
+    durable = Durable(entries(*[1] * 9))
+    for index in (4, 8, 6):
+        durable.add_snapshot(meta(index))
+    names = [snapshot_name(meta(index)) for index in (4, 6, 8)]
+    durable.kept(set(names[1:]))
+    with pytest.raises(InvariantBroken, match="of the newest two"):
+        durable.kept(set(names[2:]))
+
+
 def test_a_start_from_a_snapshot_that_the_log_does_not_reach() -> None:
     durable = Durable(entries(1, 2, 2), HardState(Term(1), N1), entries(1))
     assert durable.joined(None) == (HardState(Term(1), N1), entries(1))

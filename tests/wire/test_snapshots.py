@@ -39,7 +39,10 @@ def test_what_was_put_in_comes_out_however_it_is_cut(size: int) -> None:
 
 
 def test_the_bytes_stay() -> None:
-    """Another version must be able to read them: whoever changes them raises the protocol's version."""
+    """Another version must be able to read them: whoever changes them raises the protocol's version.
+
+    NB: the checksums begin with the hello, and change where it says more.
+    """
     encoder = StreamEncoder()
     offer = encoder.head(HELLO, OFFER)[-33:]
     assert offer.hex() == "1500000002000000394b40c3960007cd126706ce00015f90c4076d656d62657273"
