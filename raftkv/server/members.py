@@ -177,8 +177,8 @@ class Members:
             report = own if is_self else (peer.status if peer is not None and peer.status else {})
             match = progress[member].match_index if member in progress else report.get("last_index")
             match = match if type(match) is int else None
-            is_heard = peer is not None and (peer.status_age_ms or 0.0) <= _HEALTHY_MS
-            if member in progress:  # a change of members is judged by that
+            is_heard = peer is not None and peer.connected and (peer.status_age_ms or 0.0) <= _HEALTHY_MS
+            if member in progress:  # as the leader judges changes of members, and by nothing else
                 silent_ms = now_ms - progress[member].heard_ms
                 is_heard = progress[member].answered and silent_ms <= node.timing.election_timeout_min_ms
             rows.append(
@@ -188,7 +188,7 @@ class Members:
                     "role": _role(membership, member, node.leader),
                     "match_index": match,
                     "lag": None if match is None else max(0, node.commit_index - match),
-                    "healthy": is_self or (peer is not None and peer.connected and is_heard),
+                    "healthy": is_self or is_heard,
                     **_promotion(membership, member),
                 }
             )

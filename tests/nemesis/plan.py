@@ -34,6 +34,7 @@ class Kind(StrEnum):
     SLOW_DISK = "slow-disk"  # every fsync takes long
     BAD_DISK = "bad-disk"  # the next fsync fails
     FULL_DISK = "full-disk"
+    SNAPSHOT = "snapshot"  # asked for again and again; then a kill -9
 
 
 class Ability(StrEnum):

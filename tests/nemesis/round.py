@@ -37,8 +37,12 @@ CLIENT_PROCESSES = 2
 STOP_DEADLINE_S = 15.0
 SMALL_DISK = "96m"
 DIARY = "nemesis.log"
-# Small segments, so that a round's log has many.
-OPTIONS = ("--cluster-name", "nemesis", "--segment-bytes", str(256 << 10))
+# Small segments, so that a round's log has many; and a snapshot every few seconds, so that whoever was away
+# for long needs one.
+OPTIONS = (
+    *("--cluster-name", "nemesis", "--segment-bytes", str(256 << 10)),
+    *("--snapshot-bytes", str(256 << 10), "--snapshot-margin-bytes", str(16 << 10)),
+)
 VERIFY_TIMEOUT_S = 300.0
 
 # How the violations begin that the clients' own records show.

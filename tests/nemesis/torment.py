@@ -13,8 +13,10 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+
+import aiohttp
 
 from tests.cluster.abilities import injecting
 from tests.cluster.harness import Cluster, Node, until
@@ -139,6 +141,8 @@ class Torment:
                     await self._bad_disk(hit[0], fault.lasts_s)
                 case Kind.FULL_DISK:
                     await self._full_disk(hit[0], fault.lasts_s)
+                case Kind.SNAPSHOT:
+                    await self._snapshot(hit[0], fault.lasts_s)
                 case _:
                     raise AssertionError(fault.kind)
             for node in hit:
@@ -195,6 +199,15 @@ class Torment:
             await self._stop(node)
             self.start(node)
             await self._cluster.serves_or_ended(node)
+
+    async def _snapshot(self, node: Node, lasts_s: float) -> None:
+        """Asked for again and again; killed while the last is perhaps being taken."""
+        deadline = time.monotonic() + lasts_s
+        while time.monotonic() < deadline and node.alive:
+            with suppress(aiohttp.ClientError, TimeoutError):  # whether it can depends on its disk
+                await self._cluster.request("POST", node, "/v1/snapshot")
+            await pause(POLL_S)
+        await self._kill([node], 0.0)
 
     async def _pause(self, nodes: Sequence[Node], lasts_s: float) -> None:
         for node in nodes:
