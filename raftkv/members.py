@@ -34,13 +34,14 @@ class Wish:
     unanswered: set[int] = field(default_factory=set)  # the contexts of questions whose answers may be lost
     reason: str | None = None  # why the leader wouldn't, when it answered last
     accepted: tuple[Index, Term] | None = None  # the entry that a leader appended for it
+    was_accepted: bool = False  # or found done, by any leader, ever: from then on its outcome is open
     is_joint: bool = False  # that entry is applied, and the one that leaves the joint membership isn't
     done_at: Index | None = None  # it is fulfilled once all up to here is applied
 
     @property
     def outcome(self) -> Outcome:
         """What is true of it while it isn't fulfilled."""
-        is_open = self.unanswered or self.accepted is not None or self.done_at is not None
+        is_open = self.unanswered or self.was_accepted
         return Outcome.UNKNOWN if is_open else Outcome.NOT_APPLIED
 
 
@@ -139,9 +140,9 @@ class MemberWishes:
     def _judge(self, wish: Wish, reply: ChangeMembersReply, term: Term) -> None:
         match reply.verdict:
             case Verdict.ACCEPTED:
-                wish.accepted = (reply.index, term)
+                wish.accepted, wish.was_accepted = (reply.index, term), True
             case Verdict.DONE:
-                wish.done_at = reply.index
+                wish.done_at, wish.was_accepted = reply.index, True
             case Verdict.BUSY:
                 wish.reason = reply.reason
             case Verdict.REFUSED:

@@ -217,6 +217,20 @@ def test_what_an_old_leader_took_and_lost_is_asked_of_the_next() -> None:
     assert asked.replica.node.membership.address(N1) == "x:1"
 
 
+def test_what_was_taken_may_happen_yet_though_its_leader_is_lost() -> None:
+    """The leader appends it, and is cut off with it: whoever finds it in a log may still commit it."""
+    cluster = elected()
+    leader, (_, gone) = cluster.leader, cluster.followers
+    wish(cluster, leader, Remove(gone.name), timeout_ms=3000)
+    leader.turn()
+    assert leader.replica.node.membership.is_joint
+    cluster.cut = {leader.name}
+    cluster.advance(2500)
+    assert leader.replica.node.leader is None
+    cluster.advance(1000)
+    failure(leader, NoQuorum, Outcome.UNKNOWN)
+
+
 def test_nobody_hears_it() -> None:
     cluster = elected()
     asked = cluster.followers[0]
