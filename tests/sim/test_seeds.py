@@ -19,6 +19,7 @@ SEEDS = 100
 RARE = {  # what a hundred seeds may miss; a thousand don't
     "snapshot overtaken by one installed",
     "snapshot agreed with the log",
+    "snapshot of second generation",
     "snapshot found damaged",
     "older snapshot used",
     "log used without its snapshot",
