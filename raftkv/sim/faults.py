@@ -282,7 +282,7 @@ class Faults(LinkFaults):
         start, or start from an older snapshot.
         """
         damaged = sum(each.is_damaged for each in self._servers)
-        if server.is_damaged or damaged >= (self._plan.size - 1) // 2:
+        if self._plan.spares or server.is_damaged or damaged >= (self._plan.size - 1) // 2:
             return False
         self._world.note(f"{server.name} disk flips {server.files.flip_bit()}")
         return True

@@ -177,9 +177,10 @@ async def running_cluster(
     directory: Path | None = None,
     size: int = 3,
     prepare: Callable[[Sequence[NodeProcess]], None] = lambda nodes: None,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[Cluster]:
     """A started cluster with a leader; stopped, and its data removed, on the way out. ``prepare`` may fill
-    the nodes' directories before they start.
+    the nodes' directories before they start. ``options``: more of ``raftkv serve``'s.
 
     ``directory`` is where the temporary data directory is made; default: the system's place for temporary
     files that outlive a restart, which is on a disk where ``/tmp`` often is in memory.
@@ -189,7 +190,7 @@ async def running_cluster(
     kind = filesystem(root)
     if kind in MEMORY_FILESYSTEMS:
         say(f"NB: {root} is on {kind}: its fsync costs nothing, so these numbers say little; use --directory")
-    nodes = list(make_nodes(root, size))
+    nodes = list(make_nodes(root, size, options))
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -207,7 +208,7 @@ async def running_cluster(
                 shutil.rmtree(root, ignore_errors=True)
 
 
-def make_nodes(root: Path, size: int) -> Iterable[NodeProcess]:
+def make_nodes(root: Path, size: int, more: Sequence[str] = ()) -> Iterable[NodeProcess]:
     raftkv = shutil.which("raftkv", path=str(Path(sys.executable).parent)) or shutil.which("raftkv")
     if raftkv is None:
         raise DrillError("there is no raftkv command; run the drill by its script (scripts/bench, ...)")
@@ -222,7 +223,7 @@ def make_nodes(root: Path, size: int) -> Iterable[NodeProcess]:
             "--peer-listen": f"127.0.0.1:{ports[size + i]}",
             "--cluster": ",".join(peers),
         }
-        command = [raftkv, "serve", *(part for option in options.items() for part in option)]
+        command = [raftkv, "serve", *(part for option in options.items() for part in option), *more]
         yield NodeProcess(name, f"http://127.0.0.1:{ports[i]}", command, root / f"{name}.log")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.kv.session import BatchId, Sessions
@@ -40,6 +40,7 @@ class Known:
         return (batch.node, batch.incarnation, batch.seq) in self.applied
 
 
+@settings(deadline=None)
 @given(st.lists(BATCHES, max_size=40))
 def test_against_the_naive_model(batches: list[BatchId]) -> None:
     sessions, known = Sessions(), Known()
@@ -64,6 +65,7 @@ class Node:
         return batch
 
 
+@settings(deadline=None)
 @given(rng=st.randoms(use_true_random=False), given_up=st.booleans())
 def test_any_order_with_repeats_applies_each_batch_once(rng: random.Random, given_up: bool) -> None:
     sessions, node = Sessions(), Node(rng)
@@ -91,6 +93,7 @@ def test_any_order_with_repeats_applies_each_batch_once(rng: random.Random, give
     assert set(range(1, node.next_seq)) - abandoned <= set(applied), "lost"
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_memory_is_bounded_by_what_is_above_the_low_mark(rng: random.Random) -> None:
     """One row a node; in a row, nothing below the newest low mark."""

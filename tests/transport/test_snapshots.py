@@ -16,7 +16,7 @@ from raftkv.transport.network import PeerNetwork
 from raftkv.transport.snapshots import SNAPSHOT_PATH, Incoming, SnapshotNotTaken, SnapshotRefused
 from raftkv.wire.reports import Hello
 from raftkv.wire.snapshots import Offer, StreamEncoder
-from tests.transport.nodes import hello, identity, until
+from tests.transport.nodes import DEADLINE_S, hello, identity, until
 
 N1, N2 = NodeId("n1"), NodeId("n2")
 OFFER = Offer(GroupId(0), Term(7), SnapshotMeta(Index(10), Term(6), 5), b"extra")
@@ -211,17 +211,38 @@ async def test_what_the_sender_meets_ends_it_on_both_sides() -> None:
 
 
 async def test_one_that_stops_coming_is_given_up() -> None:
-    async def stuck() -> AsyncIterator[Sequence[bytes]]:
-        yield [b"one"]
+    async def stuck() -> AsyncIterator[bytes]:
+        encoder = StreamEncoder()
+        yield encoder.head(hello(), OFFER) + encoder.chunks(CHUNKS)
         await asyncio.Event().wait()
 
     taker = Taker()
-    # NB: only the receiver is impatient here.
-    async with pair(taker) as (sender, _):
-        with pytest.raises(SnapshotNotTaken):
-            await sender.send_snapshot(N1, OFFER, stuck())
-        await until(lambda: taker.ends)
+    async with pair(taker) as (_, address), asyncio.timeout(DEADLINE_S):
+        status, text = await post(address, stuck())
+    assert (status, text) == (408, "nothing came for 0.2 s\n")
     assert taker.ends == ["given up"]
+
+
+async def test_a_receiver_that_takes_nothing_is_given_up() -> None:
+    async def nothing() -> AsyncIterator[Sequence[bytes]]:
+        await asyncio.Event().wait()
+        yield []
+
+    async def deaf(reader: object, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.close()
+
+    gone = asyncio.Event()
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with pair(Taker()) as (sender, _), asyncio.timeout(DEADLINE_S):
+        sender.move_peer(N1, f"127.0.0.1:{port}")
+        for chunks in (nothing(), endless()):
+            with pytest.raises(SnapshotNotTaken, match="n1 took nothing"):
+                await sender.send_snapshot(N1, OFFER, chunks)
+    gone.set()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_receiver_that_never_answers_is_given_up() -> None:

@@ -112,6 +112,14 @@ def test_a_stranger_can_announce_no_more_than_a_hello() -> None:
         StreamDecoder().feed(((64 << 10) + 1).to_bytes(4, "little") + b"\1" + bytes(7))
 
 
+def test_an_end_that_counts_otherwise_is_refused() -> None:
+    encoder = StreamEncoder()
+    data = encoder.head(HELLO, OFFER) + encoder.chunks(CHUNKS)
+    encoder._chunks -= 1
+    with pytest.raises(WireError, match="4 chunks came"):
+        StreamDecoder().feed(data + encoder.end())
+
+
 def test_a_chunk_over_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(snapshots._MAX_BYTES, snapshots._Type.CHUNK, 10)
     with pytest.raises(WireError, match="11 bytes"):
