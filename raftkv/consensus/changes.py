@@ -158,7 +158,8 @@ class Changes:
     def _note_rounds(self, leader: Leader) -> None:
         core = self._core
         last, now_ms = core.log.last_index, core.now_ms
-        learners = [each.node for each in core.membership.learners]
+        # NB: we may be one ourselves: whom a later membership made a learner may lead until it is committed.
+        learners = [each.node for each in core.membership.learners if each.node != core.node_id]
         for node in [node for node in leader.learning if node not in learners]:
             del leader.learning[node]
         for node in learners:
