@@ -232,7 +232,8 @@ class Faults(LinkFaults):
     def in_snapshot(self, server: SimServer, travels: bool) -> None:
         """It takes one right now; or sends or gets one, which happens less often."""
         if self._world.now_ms < self._snapshots_struck_until_ms and not self._over:
-            strikes = self._strike_down, self._cut_off, SimServer.kill, self._flip
+            flip = partial(self._flip, what=".snap") if travels else self._flip
+            strikes = self._strike_down, self._cut_off, SimServer.kill, flip, flip
             if self._random.random() < (0.5 if travels else self._snapshot_strikes):
                 strike = self._random.choice(strikes)
                 self._soon(server, "struck amid a snapshot", strike)
@@ -277,12 +278,12 @@ class Faults(LinkFaults):
             server.kill()  # at a start it is seen; else it may be sent, or go with its file
         return True
 
-    def _flip(self, server: SimServer) -> bool:
+    def _flip(self, server: SimServer, what: str | None = None) -> bool:
         """In what was confirmed. It counts as lost as long as that file is there: for it must refuse to
         start, or start from an older snapshot.
         """
         damaged = sum(each.is_damaged for each in self._servers)
         if self._plan.spares or server.is_damaged or damaged >= (self._plan.size - 1) // 2:
             return False
-        self._world.note(f"{server.name} disk flips {server.files.flip_bit()}")
+        self._world.note(f"{server.name} disk flips {server.files.flip_bit(what)}")
         return True

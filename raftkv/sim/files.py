@@ -187,9 +187,11 @@ class SimFiles:
         for names in (self._names, self._durable_names, *self._changes):
             names[path] = inode
 
-    def flip_bit(self) -> str:
-        """Flip a bit of what is in a segment or snapshot and was confirmed as durable; says where."""
-        suffix = self.random.choice((".log", ".snap"))
+    def flip_bit(self, suffix: str | None = None) -> str:
+        """Flip a bit of what is in a segment or snapshot (those with ``suffix``, where there are) and was
+        confirmed as durable; says where.
+        """
+        suffix = suffix or self.random.choice((".log", ".snap"))
         durable = [path for path, inode in self._durable_names.items() if inode.synced_bytes]
         paths = sorted(path for path in durable if path.suffix == suffix)
         if suffix == ".snap" and self.random.random() < 0.8:
