@@ -15,10 +15,10 @@ import pytest
 from raftkv.consensus import Envelope
 from raftkv.consensus.types import Limits, Timing
 from raftkv.kv.commands import PutResult
-from raftkv.replica import ReplicaLimits
 from raftkv.sim import play
 from raftkv.sim import run as run_module
 from raftkv.sim.plan import NetworkPlan, Plan, SnapshotPlan
+from raftkv.waiting import ReplicaLimits
 from tests.conformance.lab import Lab
 from tests.replica.harness import Cluster, Server
 
@@ -214,3 +214,16 @@ def test_what_a_minority_leader_took_is_decided_once_it_is_heard_again(seed: int
     answers = [leader.answer(b"%d" % number) for number in range(100)]
     assert all(isinstance(each, PutResult) and each.created for each in answers)
     assert {server.machine.store.revision for server in cluster.living} == {103}
+
+
+def test_a_snapshot_holds_no_history() -> None:
+    """TestSnapshotSize4C: a key that was written two hundred times is in it once, and the log is empty."""
+    cluster = Cluster()
+    leader = cluster.elect()
+    for number in range(200):
+        leader.put(b"k", b"%d" % number, ticket=number)
+        cluster.settle()
+    leader.take_snapshot()
+    assert leader.machine.store.revision == 200
+    assert sum(map(len, leader.snapshot[1])) < 500
+    assert leader.replica.node.log.last_index == leader.replica.node.log.boundary.index

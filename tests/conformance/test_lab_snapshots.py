@@ -1,5 +1,5 @@
-"""The scenarios of MIT 6.5840's Raft lab (3D) on the core: every server takes a snapshot every few entries and
-keeps nothing before it, so who is away for longer than that is sent one.
+"""The scenarios of MIT 6.5840's Raft lab (3D) on the core: every server takes a snapshot every few entries
+and keeps nothing before it, so who is away for longer than that is sent one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import pytest
 
 from raftkv.consensus import Envelope, Ready
+from raftkv.consensus.types import Timing
 from tests.conformance.lab import Lab
 from tests.consensus.harness import Server, Stream
 
@@ -20,8 +21,8 @@ seeds = pytest.mark.parametrize("seed", range(4))
 
 
 class SnapshotLab(Lab):
-    """A lab whose servers take snapshots. One on its way comes whole, but from the dead or over a cut link; on
-    an unreliable network one of ten breaks off.
+    """A lab whose servers take snapshots. One on its way comes whole, but from the dead or over a cut link;
+    on an unreliable network one of ten breaks off.
     """
 
     def __init__(self, size: int, *, seed: int, reliable: bool = True) -> None:
@@ -155,3 +156,19 @@ def test_what_is_written_after_a_restart_leaves_the_snapshot(seed: int) -> None:
         lab.one(wanted[-1], 3)
     lab.assert_all_have(wanted)
     assert len(boundaries) == 1
+
+
+@pytest.mark.parametrize("through", ["leader", "follower"])
+def test_a_write_waits_for_no_heartbeat(through: str) -> None:
+    """TestSpeed4C: as without snapshots, in virtual time, in which taking one costs nothing."""
+    lab = SnapshotLab(3, seed=0)
+    leader = lab.leader()
+    lab.run(100)
+    name = leader if through == "leader" else lab.others(leader)[0]
+    began_ms = lab.now_ms
+    for number in range(200):
+        data = b"%d" % number
+        assert lab.propose(name, data)
+        assert lab.run(1000, lambda data=data: name in lab.where.get(data, {}))  # type: ignore[misc]
+    assert (lab.now_ms - began_ms) / 200 < Timing().heartbeat_ms / 3
+    assert all(server.disk.boundary.index >= 190 for server in lab.living)
