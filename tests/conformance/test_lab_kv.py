@@ -38,7 +38,7 @@ class Generic:
     keys: int = 1
     conditions: float = 0.3
     snapshots: bool = False  # else none is ever taken
-    long_cuts: bool = False  # until the others' logs begin after what the one that was cut off has
+    long_cuts: bool = False  # of a follower, while the others take snapshots
 
     def plan(self) -> Plan:
         faults = [("storm", 2.0)] * self.crashes + [("split", 3.0)] * self.partitions
