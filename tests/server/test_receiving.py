@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +276,9 @@ async def test_a_node_that_stops(tmp_path: Path) -> None:
 async def test_what_is_committed_and_not_yet_applied_stays_in_the_log(tmp_path: Path) -> None:
     """A snapshot may come that isn't needed, and ends beyond what the machine has reached."""
     async with lone(tmp_path, **QUIET, snapshot_margin_bytes=0) as node:
-        node.hear("n2", append(1, 30, commit=10))
+        message = append(1, 30, commit=10)
+        entries = tuple(replace(entry, data=b"entry") for entry in message.entries)
+        node.hear("n2", replace(message, entries=entries))
         await until(lambda: node.replica.last_applied == 10)
         log = node.replica.node.log
         await node.snapshots.keep(Taken(log.meta_at(Index(20)), size_bytes=1))
