@@ -15,10 +15,10 @@ import pytest
 from raftkv.consensus import Envelope
 from raftkv.consensus.types import Limits, Timing
 from raftkv.kv.commands import PutResult
-from raftkv.replica import ReplicaLimits
 from raftkv.sim import play
 from raftkv.sim import run as run_module
-from raftkv.sim.plan import NetworkPlan, Plan
+from raftkv.sim.plan import NetworkPlan, Plan, SnapshotPlan
+from raftkv.waiting import ReplicaLimits
 from tests.conformance.lab import Lab
 from tests.replica.harness import Cluster, Server
 
@@ -37,9 +37,12 @@ class Generic:
     partitions: bool = False
     keys: int = 1
     conditions: float = 0.3
+    snapshots: bool = False  # else none is ever taken
+    long_cuts: bool = False  # until the others' logs begin after what the one that was cut off has
 
     def plan(self) -> Plan:
         faults = [("storm", 2.0)] * self.crashes + [("split", 3.0)] * self.partitions
+        faults += [("isolate_long", 2.0)] * self.long_cuts
         return Plan(
             size=self.servers,
             timing=Timing(),
@@ -53,6 +56,13 @@ class Generic:
                 keeps_order=not self.unreliable,
                 replay_ms=1.0,
                 max_frames=1000,
+            ),
+            snapshots=SnapshotPlan(
+                log_bytes=500 if self.snapshots else 0,
+                margin=0,
+                chunk_ms=0.1,
+                stream_ms=0.05,
+                patience_ms=300.0,
             ),
             fsync_ms=1.0,
             segment_bytes=1 << 16,
@@ -88,6 +98,17 @@ SCENARIOS = {
         clients=15, servers=7, unreliable=True, crashes=True, partitions=True, keys=5
     ),
     "TestUnreliableOneKey4A": Generic(unreliable=True, conditions=1.0),
+    "TestSnapshotRPC4C": Generic(servers=3, snapshots=True, long_cuts=True),
+    "TestSnapshotRecover4C": Generic(clients=1, crashes=True, snapshots=True),
+    "TestSnapshotRecoverManyClients4C": Generic(clients=20, crashes=True, keys=5, snapshots=True),
+    "TestSnapshotUnreliable4C": Generic(unreliable=True, snapshots=True),
+    "TestSnapshotUnreliableRecover4C": Generic(unreliable=True, crashes=True, snapshots=True),
+    "TestSnapshotUnreliableRecoverConcurrentPartition4C": Generic(
+        unreliable=True, crashes=True, partitions=True, snapshots=True
+    ),
+    "TestSnapshotUnreliableRecoverConcurrentPartitionLinearizable4C": Generic(
+        clients=15, servers=7, unreliable=True, crashes=True, partitions=True, keys=5, snapshots=True
+    ),
 }
 
 
@@ -95,6 +116,7 @@ SCENARIOS = {
 def test_generic(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = SCENARIOS[name]
     monkeypatch.setattr(run_module, "draw", lambda random: scenario.plan())
+    monkeypatch.setattr(run_module, "with_spares", lambda plan, random: plan)
     probes, outcomes = Counter[str](), Counter[str]()
     for seed in range(SEEDS):
         report = play(seed)
@@ -106,7 +128,10 @@ def test_generic(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bool(probes["fault storm"]) is scenario.crashes
     assert bool(probes["fault split"]) is scenario.partitions
     assert bool(probes["frame lost"]) is scenario.unreliable
-    if not (scenario.crashes or scenario.partitions or scenario.unreliable):
+    assert bool(probes["snapshot taken"]) is scenario.snapshots
+    assert bool(probes["start from a snapshot"]) is (scenario.snapshots and scenario.crashes)
+    assert probes["snapshot installed"] or not scenario.long_cuts
+    if not (scenario.crashes or scenario.partitions or scenario.unreliable or scenario.long_cuts):
         # NB: at the end the simulator leaves a minority behind, with what its clients asked just then.
         assert outcomes.total() - outcomes["ok"] <= SEEDS * scenario.clients
 
@@ -189,3 +214,16 @@ def test_what_a_minority_leader_took_is_decided_once_it_is_heard_again(seed: int
     answers = [leader.answer(b"%d" % number) for number in range(100)]
     assert all(isinstance(each, PutResult) and each.created for each in answers)
     assert {server.machine.store.revision for server in cluster.living} == {103}
+
+
+def test_a_snapshot_holds_no_history() -> None:
+    """TestSnapshotSize4C: a key that was written two hundred times is in it once, and the log is empty."""
+    cluster = Cluster()
+    leader = cluster.elect()
+    for number in range(200):
+        leader.put(b"k", b"%d" % number, ticket=number)
+        cluster.settle()
+    leader.take_snapshot()
+    assert leader.machine.store.revision == 200
+    assert sum(map(len, leader.snapshot[1])) < 500
+    assert leader.replica.node.log.last_index == leader.replica.node.log.boundary.index
