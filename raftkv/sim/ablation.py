@@ -265,10 +265,13 @@ def _read_before_own_term(self: Reads, leader: Leader) -> None:
 _pump = Reads.pump
 
 
-def _read_before_applied(granted: list[tuple[Index, list[Waiter]]], applied: Index) -> list[Waiter]:
-    released = [waiter for _, waiters in granted for waiter in waiters]
-    granted.clear()
-    return released
+def _read_before_applied() -> Patch:
+    def take_released(granted: list[tuple[Index, list[Waiter]]], applied: Index) -> list[Waiter]:
+        released = [waiter for _, waiters in granted for waiter in waiters]
+        granted.clear()
+        return released
+
+    return replica_module, "take_released", take_released
 
 
 def _admit_all(self: Sessions, batch: BatchId) -> bool:
