@@ -17,7 +17,7 @@ from tests.conformance.test_lab_kv import SCENARIOS
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
 SCENARIO_LIST = (Path(__file__).parent / "scenarios.txt").read_text(encoding="utf-8")
-REASON = re.compile(r"later: (snapshots|membership|leases)\b|doesn't apply: \w{2}")
+REASON = re.compile(r"later: leases\b|doesn't apply: \w{2}")
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ SOUND = (
         "| `A` | `tests/scripts/election/lost.txt` | |",
         "| `A` | `docs/wal.txt` | |",
         "| `A` | | held by nothing |",
-        "| `A` | soon | later: snapshots |",
+        "| `A` | soon | later: leases |",
         "| `A` | - | |",
         "| `A` | - | later |",
-        "| `A` | - | later: sharding |",
+        "| `A` | - | later: snapshots |",
         "| `A` | - | doesn't apply: |",
     ],
 )
