@@ -214,5 +214,6 @@ NOTICED = (
     "learners counted",
     "a removed leader counts itself",
     "voters changed in one step",
+    "two changes of members at once",
     "a removed leader stays",
 )
