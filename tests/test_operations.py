@@ -34,10 +34,10 @@ def arguments(command: str, clients: list[Node], peers: list[Node]) -> list[str]
     return rest
 
 
-async def run(directory: Path, given: list[str]) -> None:
+async def run(directory: Path, given: list[str], *, exit_code: int = 0) -> None:
     command = (sys.executable, "-m", "raftkv", *given)
     done = await asyncio.to_thread(subprocess.run, command, cwd=directory, capture_output=True, timeout=60)
-    assert done.returncode == 0, (given, done.stderr.decode())
+    assert done.returncode == exit_code, (given, done.stderr.decode())
 
 
 def serve_as_written(node: Node, directory: Path, given: list[str]) -> None:
@@ -72,6 +72,33 @@ async def test_backing_up_and_restoring(tmp_path: Path) -> None:
         await new.leader()
         for node in nodes:
             assert await new.items(node, "") == held
+
+
+async def test_beginning_and_beginning_again_with_a_survivor(tmp_path: Path) -> None:
+    begin, again = commands("Beginning"), commands("When a majority is lost for good")
+    assert [len(begin), len(again)] == [5, 3], "a command was added or removed: look here"
+    nodes = make_nodes(tmp_path, 3)
+    async with running(tmp_path / "unused", start=False) as harness:
+        cluster = Cluster(nodes, harness.session, tmp_path)
+        harness.nodes[:] = nodes  # however this ends, they end with it
+        for node, command in zip(nodes, begin[:3], strict=True):
+            serve_as_written(node, tmp_path, arguments(command, nodes, nodes))
+        await cluster.leader()
+        for command in begin[3:]:
+            await run(tmp_path, arguments(command, nodes, nodes))
+        for number in range(30):
+            await cluster.put(nodes[0], f"key/{number:02}", "value")
+        await cluster.caught_up(nodes[0])
+        held = await cluster.items(nodes[0], "")
+        for node in nodes:
+            node.kill()
+            await node.exit_code()
+        look, force, serve = (arguments(command, nodes, nodes) for command in again)
+        await run(tmp_path, look, exit_code=1)
+        await run(tmp_path, force)
+        serve_as_written(nodes[0], tmp_path, serve)
+        assert await cluster.leader() is nodes[0]
+        assert await cluster.items(nodes[0], "") == held
 
 
 async def test_changing_members(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ class Node(Asking):
         role = self._core.role
         if isinstance(role, Leader) and peer in role.progress:
             progress = role.progress[peer]
+            progress.answered = False  # until we hear from it again, no change of members counts on it
             if not progress.streaming:  # else how the snapshot's way ends is told
                 progress.become_probe(Index(progress.match_index + 1))
             self._transfers.peer_lost(role, peer)

@@ -27,7 +27,7 @@ class Mode(Enum):
 class Progress:
     next_index: Index  # the first entry not yet sent
     heard_ms: float  # when anything of this term last came from it; for CheckQuorum
-    answered: bool = False  # whether anything of this term ever did
+    answered: bool = False  # whether anything of this term did, since its link was last lost
     match_index: Index = Index(0)  # known to be durable there and equal to ours
     mode: Mode = Mode.PROBE
     probing: bool = False  # a probe is out, unanswered

@@ -238,7 +238,8 @@ class Snapshots:
     async def _compact(self, covered: Index) -> None:
         """Let go of the log in memory piece by piece: many entries take long to be freed."""
         log, counted = self._replica.node.log, self._log
-        target = min(covered, log.tail_within(self._margin_bytes))
+        # NB: one that came and wasn't needed may cover what is committed and not yet applied.
+        target = min(covered, self._replica.last_applied, log.tail_within(self._margin_bytes))
         if counted.held and counted.applied_bytes < _MAX_HELD_BOUNDS * self._bound_bytes:
             target = min(target, *counted.held)
         while (before := log.boundary.index) < target:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from raftkv import replica as replica_module
 from raftkv.consensus import election as election_module
 from raftkv.consensus.core import Core
 from raftkv.consensus.election import RaftElection
@@ -26,11 +27,12 @@ from raftkv.consensus.types import Entry, Index, Mark, NodeId, Write
 from raftkv.errors import Outcome
 from raftkv.kv.session import BatchId, Sessions
 from raftkv.replica import Replica
-from raftkv.sim import broken_handover, broken_snapshots
+from raftkv.sim import broken_handover, broken_members, broken_snapshots
 from raftkv.sim.files import SimFile, SimFiles
 from raftkv.sim.run import Report, play
 from raftkv.sim.server import SimServer
 from raftkv.storage.scan import SegmentScan
+from raftkv.waiting import Waiter
 
 Patch = tuple[Any, str, Any]
 """(owner, attribute, what it is instead)"""
@@ -263,10 +265,13 @@ def _read_before_own_term(self: Reads, leader: Leader) -> None:
 _pump = Reads.pump
 
 
-def _read_before_applied(self: Replica) -> None:
-    for _, waiters in self._granted:
-        self._answers += [(waiter.ticket, None) for waiter in waiters]
-    self._granted = []
+def _read_before_applied() -> Patch:
+    def take_released(granted: list[tuple[Index, list[Waiter]]], applied: Index) -> list[Waiter]:
+        released = [waiter for _, waiters in granted for waiter in waiters]
+        granted.clear()
+        return released
+
+    return replica_module, "take_released", take_released
 
 
 def _admit_all(self: Sessions, batch: BatchId) -> bool:
@@ -327,7 +332,9 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("no no-op at the begin of a term", ((Node, "_begin_term", _no_noop),)),
     Ablation("ReadIndex without the round", ((Reads, "confirm", _read_without_a_round),)),
     Ablation("ReadIndex before a commit of the own term", ((Reads, "pump", _read_before_own_term),)),
-    Ablation("read answered before it is applied", ((Replica, "_release", _read_before_applied),)),
+    Ablation(
+        "read answered before it is applied", ((replica_module, "take_released", _read_before_applied),)
+    ),
     Ablation("duplicates applied again", ((Sessions, "admit", _admit_all),)),
     Ablation("settled batches applied again", ((Sessions, "admit", _admit_settled),)),
     Ablation("every life is the first", (_one_incarnation(),)),
@@ -352,4 +359,5 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("snapshots not checked at a start", (broken_snapshots.damage_not_noticed(),)),
     Ablation("installed boundary not written", (broken_snapshots.boundary_not_written(),)),
     Ablation("pieces of two snapshots mixed", (broken_snapshots.pieces_of_two(),)),
+    *(Ablation(name, (broken_members.ALL[name],)) for name in broken_members.NOTICED),
 )

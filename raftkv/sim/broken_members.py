@@ -204,3 +204,16 @@ ALL: dict[str, Patch] = {
     "learners stand for election": learners_stand(),
     "only members' candidates are heard": only_members_are_heard(),
 }
+
+# Those that the simulator notices, too; all of them are missed by scripts of the core.
+NOTICED = (
+    "a cut membership stays in force",
+    "a snapshot says nothing of the members",
+    "committed by a majority of both halves together",
+    "committed by those to come alone",
+    "learners counted",
+    "a removed leader counts itself",
+    "voters changed in one step",
+    "two changes of members at once",
+    "a removed leader stays",
+)

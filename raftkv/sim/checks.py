@@ -37,6 +37,7 @@ from raftkv.consensus.types import (
     Term,
 )
 from raftkv.sim.disk import Durable
+from raftkv.sim.member_checks import check_changes
 from raftkv.sim.world import World
 from raftkv.storage.wal import GroupState
 
@@ -127,6 +128,7 @@ class Checks:
             self._log_begins(node)
         if ready.write is not None and ready.write.entries:
             self._log_changed(node, ready.write.entries)
+            check_changes(node, ready.write.entries, max(len(self.committed), node.commit_index))
         self._commit_moved(node)
         self._in_force[node.node_id] = node.membership
         self._hands_over(node, ready)

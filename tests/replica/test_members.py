@@ -164,6 +164,17 @@ def test_without_enough_healthy_voters_it_is_refused_unless_forced() -> None:
     assert isinstance(leader.answer("wish"), int)
 
 
+def test_who_has_just_died_is_not_counted_on() -> None:
+    """Heard within an election timeout, but its link is lost: a majority with it would be none."""
+    cluster = elected()
+    leader, (dead, other) = cluster.leader, cluster.followers
+    cluster.kill(dead)
+    wish(cluster, leader, Remove(other.name))
+    cluster.advance(50)
+    assert "not heard from" in failure(leader, ChangeRefused, Outcome.NOT_APPLIED)
+    assert len(voters(leader)) == 3
+
+
 def test_the_second_waits_for_the_first() -> None:
     cluster = elected()
     leader, (other, gone) = cluster.leader, cluster.followers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from raftkv.kv.commands import encode_put
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.snapshots import Taken
 from raftkv.transport.snapshots import SnapshotRefused
 from raftkv.wire.snapshots import Offer
 from tests.server.lone import Lone, Reluctant, lone, until
@@ -269,3 +271,15 @@ async def test_a_node_that_stops(tmp_path: Path) -> None:
         with pytest.raises(SnapshotRefused, match="stopping"):
             await coming.chunk(machine()[0])
         assert refusal(receiver, offer()) == (503, "n1 is stopping")
+
+
+async def test_what_is_committed_and_not_yet_applied_stays_in_the_log(tmp_path: Path) -> None:
+    """A snapshot may come that isn't needed, and ends beyond what the machine has reached."""
+    async with lone(tmp_path, **QUIET, snapshot_margin_bytes=0) as node:
+        message = append(1, 30, commit=10)
+        entries = tuple(replace(entry, data=b"entry") for entry in message.entries)
+        node.hear("n2", replace(message, entries=entries))
+        await until(lambda: node.replica.last_applied == 10)
+        log = node.replica.node.log
+        await node.snapshots.keep(Taken(log.meta_at(Index(20)), size_bytes=1))
+        assert log.boundary.index == 10
