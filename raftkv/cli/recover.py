@@ -10,7 +10,7 @@ import click
 
 from raftkv.cli.options import output_option
 from raftkv.cli.output import Failure, print_json
-from raftkv.cli.restore import BUMP_REVISION, refusals
+from raftkv.cli.restore import BUMP_REVISION, found, refusals
 from raftkv.config import Address, Config, parse_cluster
 from raftkv.consensus.types import NodeId
 
@@ -120,22 +120,10 @@ def recover(
 def _found(files: Files, config: Config, survivor: Survivor, bump_revision: int) -> str:
     """Fill the new directory; the new cluster's id."""
     from raftkv.kv.snapshot import founding_chunks  # noqa: PLC0415
-    from raftkv.storage.charter import new_charter  # noqa: PLC0415
-    from raftkv.storage.datadir import DataDir  # noqa: PLC0415
-    from raftkv.storage.founding import check_empty, found_from_backup, founding_token  # noqa: PLC0415
-    from raftkv.storage.segment import Owner  # noqa: PLC0415
+    from raftkv.storage.founding import founding_token  # noqa: PLC0415
 
     # Nobody else founds this cluster, so its token may be drawn: no two recoveries are one cluster.
     token = founding_token("", bump_revision, files.random_bytes(16).hex())
     config = replace(config, cluster_token=token)
-    directory = DataDir.open(files, config.data_dir)
-    try:
-        check_empty(files, directory.path)
-        charter = new_charter(
-            files, Owner(config.cluster_id, config.node_id), founders=config.founders, contacts={}
-        )
-        chunks = founding_chunks(survivor.machine.export(), bump_revision)
-        found_from_backup(files, directory.path, charter, token, meta=survivor.last, chunks=chunks)
-    finally:
-        directory.close()
+    found(files, config, survivor.last, founding_chunks(survivor.machine.export(), bump_revision))
     return config.cluster_id

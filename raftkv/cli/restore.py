@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,10 @@ from raftkv.consensus.types import NodeId
 from raftkv.errors import StartError
 
 if TYPE_CHECKING:
+    from raftkv.consensus.types import SnapshotMeta
     from raftkv.kv.snapshot import Survey
     from raftkv.storage.backup import BackupSummary
+    from raftkv.storage.files import Files
 
 BUMP_REVISION = 1_000_000_000
 
@@ -117,29 +119,29 @@ def _check_directory(path: Path) -> None:
 def _found(config: Config, file: Path, summary: BackupSummary, bump_revision: int, output: str) -> None:
     from raftkv.kv.snapshot import founding_chunks  # noqa: PLC0415
     from raftkv.storage.backup import backup_chunks  # noqa: PLC0415
+    from raftkv.storage.files import OsFiles  # noqa: PLC0415
+
+    files = OsFiles()
+    with bar("bytes written", summary.size_bytes, output) as advance:
+        chunks = _counted(backup_chunks(files, file, summary.digest), advance)
+        found(files, config, summary.meta, founding_chunks(chunks, bump_revision))
+
+
+def found(files: Files, config: Config, meta: SnapshotMeta, chunks: Iterable[bytes]) -> None:
+    """Make ``config``'s data directory, which must be empty, that of a new cluster's founder that starts from
+    ``chunks``, which end at ``meta``. Raises ``StartError``.
+    """
     from raftkv.storage.charter import new_charter  # noqa: PLC0415
     from raftkv.storage.datadir import DataDir  # noqa: PLC0415
-    from raftkv.storage.files import OsFiles  # noqa: PLC0415
     from raftkv.storage.founding import check_empty, found_from_backup  # noqa: PLC0415
     from raftkv.storage.segment import Owner  # noqa: PLC0415
 
-    files = OsFiles()
     data_dir = DataDir.open(files, config.data_dir)
     try:
         check_empty(files, data_dir.path)
-        with bar("bytes written", summary.size_bytes, output) as advance:
-            chunks = _counted(backup_chunks(files, file, summary.digest), advance)
-            charter = new_charter(
-                files, Owner(config.cluster_id, config.node_id), founders=config.founders, contacts={}
-            )
-            found_from_backup(
-                files,
-                data_dir.path,
-                charter,
-                config.cluster_token,
-                meta=summary.meta,
-                chunks=founding_chunks(chunks, bump_revision),
-            )
+        owner = Owner(config.cluster_id, config.node_id)
+        charter = new_charter(files, owner, founders=config.founders, contacts={})
+        found_from_backup(files, data_dir.path, charter, config.cluster_token, meta=meta, chunks=chunks)
     finally:
         data_dir.close()
 
