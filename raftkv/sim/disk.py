@@ -62,6 +62,13 @@ class Durable:
             raise InvariantBroken(f"durability: {sorted(gone)} removed, of the newest two")
         self.snapshots = names
 
+    def needs_log_from(self) -> Index:
+        """A start must be able to use either of the newest two snapshots, so the log behind the older one
+        stays. One from before an installed one doesn't join the log, and isn't counted.
+        """
+        newest = [index_of(name) for name in sorted(self.snapshots)[-2:]]
+        return min((index for index in newest if index >= self.floor), default=Index(0))
+
     def can_start(self, names: Sequence[str], damaged: Sequence[str]) -> bool:
         """Whether a start must succeed with the files ``names``, of which some are ``damaged``."""
         floor = max([self.floor, *(write.boundary.index for write in self.unconfirmed if write.boundary)])
@@ -191,8 +198,11 @@ class SimDisk:
             self._begin()
 
     def _drop_before(self, index: Index) -> None:
-        if index > self._durable.covered:
-            raise InvariantBroken(f"durability: the log goes up to {index}, beyond every snapshot")
+        if index > self._durable.needs_log_from():
+            raise InvariantBroken(
+                f"durability: the log goes up to {index}; a start from a snapshot that is kept needs what "
+                f"follows {self._durable.needs_log_from()}"
+            )
         self._durable.dropped = max(self._durable.dropped, index)
         if self._wal.drop_before(index):
             self._world.probes["segment dropped"] += 1

@@ -16,7 +16,7 @@ from raftkv.consensus.types import NodeId
 from raftkv.errors import BadRequest, TooManyRequests
 from raftkv.sim.files import Tear
 from raftkv.sim.joining import MembersTicket, draw_change
-from raftkv.sim.leaving import Handover
+from raftkv.sim.leaving import LOOK_MS, Handover
 from raftkv.sim.link_faults import LinkFaults
 from raftkv.sim.network import Network
 from raftkv.sim.plan import Plan
@@ -93,6 +93,33 @@ class Faults(LinkFaults):
             return False
         server.leave()
         return True
+
+    def _rolling_restart(self) -> bool:
+        """All, one after the other, as an upgrade does it. Harsher than it should be done: nobody waits until
+        one has caught up, or looks whether it could start.
+        """
+        rest = self._random.sample(self._servers, len(self._servers))
+        self._roll(rest, self._random.choice((0.0, 0.3)) * self._plan.outage_ms)
+        return True
+
+    def _roll(self, rest: list[SimServer], pause_ms: float) -> None:
+        if not rest:
+            self._world.probes["rolling restart completed"] += 1
+        elif not self._over:
+            server = rest.pop()
+            self._world.note(f"{server.name}'s turn to be restarted")
+            if server.is_up and not server.is_leaving:
+                server.leave()
+            then = partial(self._world.after, pause_ms, partial(self._roll, rest, pause_ms))
+            self._await_end(server, server.life, then)
+
+    def _await_end(self, server: SimServer, life: int, then: Callable[[], None]) -> None:
+        """Of this ``life``; it is started again at once."""
+        if server.is_up and server.life == life:
+            self._world.after(LOOK_MS, partial(self._await_end, server, life, then))
+        elif not self._over:
+            self._restart(server)
+            then()
 
     def _transfer(self) -> bool:
         """To anybody: up or down, ahead or behind, or cut off; or to whom the leader finds fit. Sometimes to

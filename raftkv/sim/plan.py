@@ -22,6 +22,7 @@ FAULTS = (
     "beheading",  # for a while, whoever leads is struck again and again
     "ambush",  # for a while, who is elected or commits something is struck at once
     "stop",  # it is told to: hands over, answers, ends
+    "rolling_restart",  # all are, one after the other
     "transfer",  # somebody asks a node to make another lead
     "pause",
     "slow_disk",

@@ -35,6 +35,7 @@ PROBES = (
     "lead not handed over",
     "told to stand",
     "TimeoutNow ignored",
+    "rolling restart completed",
     "stopped in order",
     "stopped with requests waiting",
     "batch proposed to a follower",
