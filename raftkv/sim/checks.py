@@ -37,7 +37,7 @@ from raftkv.consensus.types import (
     Term,
 )
 from raftkv.sim.disk import Durable
-from raftkv.sim.member_checks import check_changes
+from raftkv.sim.member_checks import check_changes, check_elected
 from raftkv.sim.world import World
 from raftkv.storage.wal import GroupState
 
@@ -153,6 +153,9 @@ class Checks:
             self._world.probes["leader replaced"] += 1
         self._leaders[term] = node.node_id
         self._world.note(f"{node.node_id}@{term} leads")
+        name, votes = node.node_id, {voter: self._votes.get((term, voter)) for voter in self._disks}
+        votes[name] = self._disks[name].hard_state.voted_for  # who is alone needn't tell anybody
+        check_elected(name, self._in_force.get(name, node.membership), votes)
         # NB: an election may be won late, when later terms have committed more; that binds nobody.
         earlier = [e for e, at in zip(self.committed, self._commit_terms, strict=True) if at < term]
         check_leader_completeness(node.log, earlier)
