@@ -195,7 +195,7 @@ class History:
                 rows[key] = old
         return rows
 
-    def compactable(self, keep: int, before_ms: int) -> int:
+    def compactable(self, keep: int, before_ms: float) -> int:
         """Up to which revision whole blocks may go, so that ``keep`` changes or more are left, and of the
         others only those that are younger than ``before_ms`` (cluster time); 0: none.
         """
