@@ -1,7 +1,7 @@
 """The key-value calls, transactions and batches of ``AsyncClient``.
 
-Every call takes ``timeout`` in seconds instead of the client's, and raises ``raftkv.errors.RaftkvError``, whose
-``outcome`` says whether a write may have happened.
+Every call takes ``timeout`` in seconds instead of the client's, and raises ``raftkv.errors.RaftkvError``,
+whose ``outcome`` says whether a write may have happened.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ class KvCalls(Calls):
         """
         query = _read_query(revision, consistency, max_staleness, min_revision)
         try:
-            reply = await self._caller.call(
-                Ask("GET", key_path(key), (("format", "json"), *query)), timeout
-            )
+            reply = await self._caller.call(Ask("GET", key_path(key), (("format", "json"), *query)), timeout)
         except KeyNotFound:
             return None
         return read_item(reply.json())
@@ -196,7 +194,7 @@ class KvCalls(Calls):
         return result
 
     def txn(self) -> TxnBuilder:
-        """``await client.txn().when(Value("k") == b"v").then(Put("k", b"w")).otherwise(Get("k")).commit()``"""
+        """``client.txn().when(Value("k") == b"v").then(Put("k", b"w")).otherwise(Get("k")).commit()``"""
         return TxnBuilder(self)
 
     async def commit(
@@ -228,16 +226,12 @@ class TxnBuilder(TxnParts):
         super().__init__()
         self.calls = calls
 
-    async def commit(
-        self, *, idempotency_key: str | None = None, timeout: float | None = None
-    ) -> TxnResult:
+    async def commit(self, *, idempotency_key: str | None = None, timeout: float | None = None) -> TxnResult:
         """See ``AsyncClient.commit``."""
         return await self.calls.commit(self.txn, idempotency_key=idempotency_key, timeout=timeout)
 
 
-def _range_query(
-    prefix: Key | None, start: Key | None, end: Key | None
-) -> list[tuple[str, str | bytes]]:
+def _range_query(prefix: Key | None, start: Key | None, end: Key | None) -> list[tuple[str, str | bytes]]:
     if prefix is not None and (start is not None or end is not None):
         raise BadRequest("give either prefix, or start and end")
     named = (("prefix", prefix), ("start", start), ("end", end))

@@ -20,9 +20,7 @@ NO_SUCH_LEASE = "no_such_lease"
 
 
 class LeaseCalls(Calls):
-    async def grant(
-        self, ttl: float, *, id: int | None = None, timeout: float | None = None
-    ) -> LeaseInfo:
+    async def grant(self, ttl: float, *, id: int | None = None, timeout: float | None = None) -> LeaseInfo:
         """A lease of ``ttl`` seconds, to be given to ``put``; it ends then unless it is kept alive."""
         document = {"ttl": duration(ttl), **({} if id is None else {"id": id})}
         return read_lease(await self._post("/v1/leases", document, timeout=timeout))

@@ -1,8 +1,8 @@
 """Locks and elections: a place in a queue, which goes with a lease that is kept alive in the background.
 
 A lock is held as long as its lease lives, and a program that is stopped for a while can't know that it has
-lost it. So whoever guards something by a lock hands the ``fencing_token`` on to it: it grows with every grant,
-and what is guarded refuses a token that is less than one it has seen.
+lost it. So whoever guards something by a lock hands the ``fencing_token`` on to it: it grows with every
+grant, and what is guarded refuses a token that is less than one it has seen.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class ServiceCalls(Calls):
         """``async with client.register("web", "10.0.0.7:80")``: listed in the block, and for ``ttl`` seconds
         if this program dies in it. ``id``: its name among the instances; a chance one where it is not given.
         """
-        return Registration(self._caller, service, address, id or secrets.token_hex(8), ttl, dict(meta or {}))
+        named = id or secrets.token_hex(8)
+        return Registration(self._caller, service, address, id=named, ttl=ttl, meta=dict(meta or {}))
 
     async def deregister(self, service: str, id: str, *, timeout: float | None = None) -> bool:
         """Whether there was such an instance."""
@@ -54,6 +55,7 @@ class Registration:
         caller: Caller,
         service: str,
         address: str,
+        *,
         id: str,
         ttl: float,
         meta: dict[str, Any],

@@ -57,12 +57,14 @@ async def follow(
             headers["Last-Event-ID"] = last_id
         ask = Ask("GET", path, query if last_id is not None else (*query, *start), headers)
         try:
-            async with caller.stream(endpoint, ask, head_s=_HEAD_S, stall_s=stall_s) as answer:
-                async with aclosing(_parsed(answer)) as groups:
-                    async for together in groups:
-                        _raise_if_compacted(together)
-                        failures, last_id = 0, together.id
-                        yield together
+            async with (
+                caller.stream(endpoint, ask, head_s=_HEAD_S, stall_s=stall_s) as answer,
+                aclosing(_parsed(answer)) as groups,
+            ):
+                async for together in groups:
+                    _raise_if_compacted(together)
+                    failures, last_id = 0, together.id
+                    yield together
         except RaftkvError as error:
             if error.status not in _PASSING and not isinstance(error, Unreachable):
                 raise

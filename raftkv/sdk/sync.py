@@ -76,7 +76,7 @@ def _call(
     """``method`` as one that waits."""
 
     @functools.wraps(method)
-    def call(self: Client, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._thread.run(method(self._client, *args, **kwargs))
 
     return call
@@ -88,7 +88,7 @@ def _made(
     """``method``, whose result gets a face that waits."""
 
     @functools.wraps(method)
-    def make(self: Client, *args: P.args, **kwargs: P.kwargs) -> Face:
+    def make(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Face:
         return face(self._thread, method(self._client, *args, **kwargs))
 
     return make
