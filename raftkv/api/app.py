@@ -25,7 +25,7 @@ from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
 from raftkv.api.taking import TakingHandlers
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
-from raftkv.kv.store import Store
+from raftkv.kv.machine import KvMachine
 from raftkv.ports import Service
 
 logger = structlog.get_logger(__name__)
@@ -46,8 +46,8 @@ _MAX_LINE_BYTES = 32_768  # a key of 4 KiB may take 12 KiB percent-encoded
 class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
-    def __init__(self, service: Service, store: Store, limits: Limits) -> None:
-        kv, cluster = KvHandlers(service, store, limits), ClusterHandlers(service, limits)
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
+        kv, cluster = KvHandlers(service, machine, limits), ClusterHandlers(service, limits)
         self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
@@ -155,7 +155,7 @@ class _Connection(web.RequestHandler):
 class RestServer(web.Server):
     """To be run by ``aiohttp.web.ServerRunner``."""
 
-    def __init__(self, service: Service, store: Store, limits: Limits) -> None:
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
         self._limits = limits
         self._settings: dict[str, Any] = {
             "access_log": None,
@@ -165,7 +165,7 @@ class RestServer(web.Server):
             "keepalive_timeout": 75.0,
             "lingering_time": _LINGER_S,
         }
-        self._routes = Routes(service, store, limits)
+        self._routes = Routes(service, machine, limits)
         super().__init__(self._routes.handle, request_factory=self._make_request)
 
     def __call__(self) -> _Connection:
