@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 T = TypeVar("T")
 
 
-class Connection(Protocol):
-    """What a request's protocol is: it calls what is in ``when_lost`` when its client is gone."""
-
-    when_lost: set[asyncio.Task[Any]]
-
-
 async def while_connected(request: web.BaseRequest, work: Coroutine[Any, Any, T]) -> T:
     """What ``work`` returns. It is cancelled when the client closes its connection."""
-    connection: Any = request.protocol
+    connection: Any = request.protocol  # an ``app._Connection``
     task = asyncio.ensure_future(work)
     if request.transport is None:
         task.cancel()

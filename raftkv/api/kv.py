@@ -193,14 +193,14 @@ class KvHandlers:
 
 def key_fields(key: bytes) -> dict[str, str]:
     """``{"key": text}``, or ``{"key_base64": ...}`` where the key isn't UTF-8."""
-    return _text_or_base64("key", key)
+    return text_or_base64("key", key)
 
 
 def envelope(key: bytes, item: Item) -> dict[str, Any]:
     """A key with all that is known of it, as JSON types."""
     return {
         **key_fields(key),
-        **_text_or_base64("value", item.value),
+        **text_or_base64("value", item.value),
         "create_revision": item.create_revision,
         "mod_revision": item.mod_revision,
         "version": item.version,
@@ -208,7 +208,7 @@ def envelope(key: bytes, item: Item) -> dict[str, Any]:
     }
 
 
-def _text_or_base64(name: str, data: bytes) -> dict[str, str]:
+def text_or_base64(name: str, data: bytes) -> dict[str, str]:
     try:
         return {name: data.decode()}
     except UnicodeDecodeError:

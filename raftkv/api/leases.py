@@ -15,8 +15,15 @@ from raftkv.api.fields import document, idempotency_key, lease_id, ttl_of
 from raftkv.api.kv import key_fields
 from raftkv.api.limits import Limits
 from raftkv.api.params import number_of, parse_query, timeout_ms
-from raftkv.errors import BadRequest, LeaseExists, MethodNotAllowed, NoSuchLease, NotFound, TooManyRequests
-from raftkv.errors import RaftkvError
+from raftkv.errors import (
+    BadRequest,
+    LeaseExists,
+    MethodNotAllowed,
+    NoSuchLease,
+    NotFound,
+    RaftkvError,
+    TooManyRequests,
+)
 from raftkv.kv.commands import encode_grant, encode_keep_alive, encode_once, encode_revoke
 from raftkv.kv.lease import Lease
 from raftkv.kv.machine import KvMachine

@@ -15,7 +15,7 @@ from raftkv.api.kv import text_or_base64
 from raftkv.api.leases import rejection
 from raftkv.api.limits import Limits
 from raftkv.api.params import parse_query, timeout_ms
-from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, TooLarge
+from raftkv.errors import BadRequest, MethodNotAllowed, TooLarge
 from raftkv.kv.commands import encode_delete, encode_once, encode_put
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.places import SERVICE, Place, Queue, names, places

@@ -1,5 +1,5 @@
-"""Tells those who wait here that a key of theirs has changed on this node's machine. A write costs nothing for
-it while nobody waits, and else a look into a dict.
+"""Tells those who wait here that a key of theirs has changed on this node's machine. A write costs nothing
+for it while nobody waits, and else a look into a dict.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
@@ -143,7 +143,8 @@ class Queues:
         deadline_s = asyncio.get_running_loop().time() + wait_ms / 1000
         result = await self._ask(_encode_put(key, candidate), candidate, timeout_ms)
         assert isinstance(result, PutResult)
-        waiter = _Waiter(self._service, self._machine, self._changes, queue, key, result, candidate)
+        at = _At(queue, key, result.lease, candidate.ttl_ms)
+        waiter = _Waiter(self._service, self._machine, self._changes, at)
         try:
             granted = await waiter.turn(deadline_s, timeout_ms)
         except (RaftkvError, asyncio.CancelledError) as error:  # cancelled: the client is gone
@@ -189,27 +190,25 @@ class Queues:
             logger.info("a place in a queue stays until its lease ends", key=key, reason=error.detail)
 
 
+class _At(NamedTuple):
+    """A place that was made, or found."""
+
+    queue: Queue
+    key: bytes
+    lease: int
+    ttl_ms: int  # of a lease that was made for it; 0: it was there before
+
+
 class _Waiter:
     """One request that waits for its turn."""
 
-    def __init__(
-        self,
-        service: Asked,
-        machine: KvMachine,
-        changes: Changes,
-        queue: Queue,
-        key: bytes,
-        put: PutResult,
-        candidate: Candidate,
-    ) -> None:
+    def __init__(self, service: Asked, machine: KvMachine, changes: Changes, at: _At) -> None:
         self._service = service
         self._machine = machine
         self._changes = changes
-        self._queue = queue
-        self._key = key
-        self._lease = put.lease
+        self._queue, self._key, self._lease = at.queue, at.key, at.lease
         # A lease that was made here is kept alive here: nobody else knows it yet.
-        self._alive_s = candidate.ttl_ms / 3000 if candidate.ttl_ms else float("inf")
+        self._alive_s = at.ttl_ms / 3000 if at.ttl_ms else float("inf")
 
     async def turn(self, deadline_s: float, timeout_ms: float) -> Place | None:
         """The place, confirmed, when it is the first; None at the deadline.
