@@ -86,6 +86,26 @@ class ChangeRefused(RaftkvError):
     status, code, title = 409, "change_refused", "The members can't be changed so"
 
 
+class NoSuchLease(RaftkvError):
+    """It never was, or has ended, and all that went with it is gone."""
+
+    status, code, title = 404, "no_such_lease", "No such lease"
+
+
+class LeaseExists(RaftkvError):
+    status, code, title = 409, "lease_exists", "There is such a lease already"
+
+
+class LockHeld(RaftkvError):
+    """``extra["holder"]`` says by whom."""
+
+    status, code, title = 409, "lock_held", "Another holds it"
+
+
+class NotHolder(RaftkvError):
+    status, code, title = 409, "not_holder", "It is not held with this lease"
+
+
 class UpgradeUnfinished(RaftkvError):
     status, code, title = 503, "upgrade_unfinished", "Not all members understand this yet"
 

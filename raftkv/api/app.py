@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 
-from raftkv.api import members
+from raftkv.api import elections, leases, locks, members, services
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
@@ -25,7 +25,7 @@ from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
 from raftkv.api.taking import TakingHandlers
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
-from raftkv.kv.store import Store
+from raftkv.kv.machine import KvMachine
 from raftkv.ports import Service
 
 logger = structlog.get_logger(__name__)
@@ -34,8 +34,16 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 _KEY_PATH = "/v1/kv/"
-_MEMBER_PATH = f"{members.PATH}/"
-_BEGINNINGS = ("/v1/kv", "/v1/status", "/v1/cluster", "/v1/snapshot")
+_BEGINNINGS = (
+    "/v1/kv",
+    "/v1/status",
+    "/v1/cluster",
+    "/v1/snapshot",
+    "/v1/leases",
+    "/v1/locks",
+    "/v1/elections",
+    "/v1/services",
+)
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
 _LOOK_S = 0.01
@@ -46,8 +54,8 @@ _MAX_LINE_BYTES = 32_768  # a key of 4 KiB may take 12 KiB percent-encoded
 class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
-    def __init__(self, service: Service, store: Store, limits: Limits) -> None:
-        kv, cluster = KvHandlers(service, store, limits), ClusterHandlers(service, limits)
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
+        kv, cluster = KvHandlers(service, machine, limits), ClusterHandlers(service, limits)
         self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
@@ -56,6 +64,15 @@ class Routes:
             "DELETE": kv.delete,
         }
         snapshot = SnapshotHandlers(service, limits)
+        leasing = leases.LeasesHandlers(service, machine, limits)
+        listing = services.ServicesHandlers(service, machine, limits)
+        self._below: dict[str, KeyHandler] = {  # "/v1/locks" -> what answers "/v1/locks/..."
+            members.PATH: self._members.one,
+            leases.PATH: leasing.one,
+            locks.PATH: locks.LocksHandlers(service, machine, limits).one,
+            elections.PATH: elections.ElectionsHandlers(service, machine, limits).one,
+            services.PATH: listing.one,
+        }
         self._paths: dict[str, dict[str, Handler]] = {
             "/v1/kv": {"GET": kv.list},
             "/v1/status": {"GET": cluster.status},
@@ -63,6 +80,8 @@ class Routes:
             "/v1/cluster/leader": {"POST": cluster.transfer},
             members.PATH: {"GET": self._members.list, "POST": self._members.add},
             "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
+            leases.PATH: {"GET": leasing.list, "POST": leasing.grant},
+            services.PATH: {"GET": listing.list},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
@@ -95,10 +114,11 @@ class Routes:
                 if by_key is None:
                     raise _method_not_allowed(request.method, self._keys)
                 return await by_key(request, path[len(_KEY_PATH) :])
-            if path.startswith(_MEMBER_PATH):
-                return await self._members.one(request, path[len(_MEMBER_PATH) :])
             methods = self._paths.get(path)
             if methods is None:
+                for beginning, below in self._below.items():
+                    if path.startswith(f"{beginning}/"):
+                        return await below(request, path[len(beginning) + 1 :])
                 raise NotFound(f"there is nothing at {path}; the API has {', '.join(_BEGINNINGS)}")
             handler = methods.get(request.method)
             if handler is None:
@@ -124,7 +144,20 @@ def _method_not_allowed(method: str, allowed: dict[str, Any]) -> MethodNotAllowe
 
 
 class _Connection(web.RequestHandler):
-    """A client's connection, whose unreadable requests are answered in our form, too."""
+    """A client's connection, whose unreadable requests are answered in our form, too. When it is lost, what
+    works for that client alone is cancelled (``gone.while_connected``).
+    """
+
+    __slots__ = ("when_lost",)
+
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
+        super().__init__(manager, loop=loop, **settings)
+        self.when_lost: set[asyncio.Task[Any]] = set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        for task in self.when_lost:
+            task.cancel()
 
     def handle_error(
         self,
@@ -155,7 +188,7 @@ class _Connection(web.RequestHandler):
 class RestServer(web.Server):
     """To be run by ``aiohttp.web.ServerRunner``."""
 
-    def __init__(self, service: Service, store: Store, limits: Limits) -> None:
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
         self._limits = limits
         self._settings: dict[str, Any] = {
             "access_log": None,
@@ -165,7 +198,7 @@ class RestServer(web.Server):
             "keepalive_timeout": 75.0,
             "lingering_time": _LINGER_S,
         }
-        self._routes = Routes(service, store, limits)
+        self._routes = Routes(service, machine, limits)
         super().__init__(self._routes.handle, request_factory=self._make_request)
 
     def __call__(self) -> _Connection:

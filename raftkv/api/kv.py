@@ -25,8 +25,9 @@ from raftkv.api.params import (
 )
 from raftkv.errors import BadRequest, ConditionFailed, KeyNotFound, RaftkvError, TooLarge
 from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
+from raftkv.kv.machine import KvMachine
 from raftkv.kv.results import DeleteResult, Malformed, PutResult, Refused
-from raftkv.kv.store import Item, Store, prefix_end
+from raftkv.kv.store import Item, prefix_end
 from raftkv.ports import Service
 
 _FORM = "application/x-www-form-urlencoded"  # what curl sends unasked; means nothing
@@ -41,11 +42,11 @@ _LIST_PARAMS = ("prefix", "start", "end", "limit", "cursor", "keys_only", "rever
 
 
 class KvHandlers:
-    """The handlers of one node. ``store`` is the machine's: read between turns, never while one runs."""
+    """The handlers of one node. ``machine`` is read between turns, never while one runs."""
 
-    def __init__(self, service: Service, store: Store, limits: Limits) -> None:
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
         self._service = service
-        self._store = store
+        self._store = machine.store  # the same one for as long as the machine lives
         self._limits = limits
 
     # -- writes --------------------------------------------------------------------------------------------
@@ -192,14 +193,14 @@ class KvHandlers:
 
 def key_fields(key: bytes) -> dict[str, str]:
     """``{"key": text}``, or ``{"key_base64": ...}`` where the key isn't UTF-8."""
-    return _text_or_base64("key", key)
+    return text_or_base64("key", key)
 
 
 def envelope(key: bytes, item: Item) -> dict[str, Any]:
     """A key with all that is known of it, as JSON types."""
     return {
         **key_fields(key),
-        **_text_or_base64("value", item.value),
+        **text_or_base64("value", item.value),
         "create_revision": item.create_revision,
         "mod_revision": item.mod_revision,
         "version": item.version,
@@ -207,7 +208,7 @@ def envelope(key: bytes, item: Item) -> dict[str, Any]:
     }
 
 
-def _text_or_base64(name: str, data: bytes) -> dict[str, str]:
+def text_or_base64(name: str, data: bytes) -> dict[str, str]:
     try:
         return {name: data.decode()}
     except UnicodeDecodeError:

@@ -27,6 +27,7 @@ from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
 from raftkv.replica import Replica
 from raftkv.server import joining, start
+from raftkv.server.changes import Changes
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
@@ -116,6 +117,7 @@ class NodeProcess:
             driver=self._driver,
             network=self._network,
         )
+        self._changes = Changes(self._machine)
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -129,6 +131,7 @@ class NodeProcess:
             sender=self._sender,
             receiver=self._receiver,
             housekeeping=self._housekeeping,
+            changes=self._changes,
         )
 
     def _make_snapshots(self, begin: start.Start) -> None:
@@ -165,7 +168,7 @@ class NodeProcess:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        api = RestServer(self._service, self._machine.store, self._api_limits())
+        api = RestServer(self._service, self._machine, self._api_limits())
         runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
         door = Door(api)
         tasks = [asyncio.create_task(each) for each in (self._publish(), self._housekeeping.run())]
@@ -265,6 +268,7 @@ class NodeProcess:
         """
         await self._hand_over()
         await door.close()
+        self._changes.stop()
         await api.drain(self._config.drain_ms / 1000)
         await self._hand_over()  # it may have been elected meanwhile
 
@@ -310,6 +314,7 @@ class NodeProcess:
         self._snapshots.turned(ready)
         self._sender.turned(ready)
         self._housekeeping.turned(ready)
+        self._changes.turned()
 
     def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:
         return self._receiver.offered(sender, offer)

@@ -15,11 +15,13 @@ from raftkv.kv.machine import KvMachine
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup, backup_of
+from raftkv.server.changes import Changes
 from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.levels import common_level, outdated, own_report
 from raftkv.server.members import Members
 from raftkv.server.observer import role_name
+from raftkv.server.queues import Queues
 from raftkv.server.receiving import SnapshotReceiver
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
@@ -47,6 +49,7 @@ class NodeService:
         sender: SnapshotSender,
         receiver: SnapshotReceiver,
         housekeeping: Housekeeping,
+        changes: Changes,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -66,6 +69,7 @@ class NodeService:
         self.transfer = driver.transfer
         self.require = housekeeping.require
         self.staleness_ms = driver.staleness_ms
+        self.queues = Queues(self, machine, changes)
 
     @property
     def node_id(self) -> NodeId:
@@ -74,6 +78,10 @@ class NodeService:
     @property
     def leader(self) -> NodeId | None:
         return self._replica.node.leader
+
+    def cluster_time(self) -> tuple[int, bool]:
+        now_ms = self._replica.node.cluster_time_ms
+        return (self._machine.time_ms, False) if now_ms is None else (now_ms, True)
 
     def client_url(self, node: NodeId) -> str | None:
         if node == self.node_id:

@@ -24,6 +24,8 @@ from raftkv.kv.session import BatchId
 from raftkv.kv.store import Store
 from raftkv.ports import Backup, PeerView
 from raftkv.server.backup import MachineBackup
+from raftkv.server.changes import Changes
+from raftkv.server.queues import Queues
 from raftkv.storage.segment import Owner
 
 T = TypeVar("T")
@@ -86,6 +88,12 @@ class FakeService:
     status_report: dict[str, Any] = field(default_factory=dict)
     peer_views: list[PeerView] = field(default_factory=list)
     seq: int = 0
+    time_ms: int = 0  # the cluster's
+    leads: bool = False
+
+    def __post_init__(self) -> None:
+        self.key_changes = Changes(self.machine)
+        self.queues = Queues(self, self.machine, self.key_changes)
 
     async def propose(self, command: bytes, timeout_ms: float) -> Any:
         self.timeouts_ms.append(timeout_ms)
@@ -94,9 +102,10 @@ class FakeService:
         self.commands.append(command)
         self.seq += 1
         batch = BatchId("n1", 1, self.seq, self.seq)
-        applied = self.machine.apply(0, self.machine.seal(batch, [command]))
+        applied = self.machine.apply(self.time_ms, self.machine.seal(batch, [command]))
         assert applied is not None
         assert applied.results is not None
+        self.key_changes.turned()
         return applied.results[0]
 
     async def require(self, feature: str, timeout_ms: float) -> None:
@@ -130,6 +139,9 @@ class FakeService:
         self.timeouts_ms.append(timeout_ms)
         if self.barrier_error is not None:
             raise self.barrier_error
+
+    def cluster_time(self) -> tuple[int, bool]:
+        return self.time_ms, self.leads
 
     def staleness_ms(self) -> float | None:
         return self.staleness
@@ -165,7 +177,7 @@ class RestNode:
         return self.service.machine.store
 
     async def _start(self, limits: Limits) -> int:
-        self._server = RestServer(self.service, self.store, limits)
+        self._server = RestServer(self.service, self.service.machine, limits)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
