@@ -198,15 +198,10 @@ class Caller:
             raise RuntimeError("this client is closed")
         if ask.repeatable:
             if self._session is None:
-                self._session = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(limit=0), auto_decompress=False
-                )
+                self._session = _session(force_close=False)
             return self._session
-        # NB: aiohttp repeats a PUT or DELETE by itself if a kept connection turns out broken.
         if self._single is None:
-            self._single = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, force_close=True), auto_decompress=False
-            )
+            self._single = _session(force_close=True)
         return self._single
 
     # -- an answer that goes on ----------------------------------------------------------------------------
@@ -279,6 +274,36 @@ class Calls:
     async def _look(self, path: str, query: Query = (), timeout: float | None = None) -> dict[str, Any]:
         """A read with a JSON answer."""
         return (await self._caller.call(Ask("GET", path, query), timeout)).json()
+
+
+def _session(*, force_close: bool) -> aiohttp.ClientSession:
+    """``force_close``: a new connection for each request, and never a second one.
+
+    NB: aiohttp repeats a PUT or DELETE by itself where its connection breaks, and can't be told not to.
+    """
+    once = aiohttp.TraceConfig(trace_config_ctx_factory=_Connections)
+    once.on_connection_create_start.append(_refuse_second)
+    connector = aiohttp.TCPConnector(limit=0, force_close=force_close)
+    # A value's type is what the caller says, or none.
+    return aiohttp.ClientSession(
+        connector=connector,
+        auto_decompress=False,
+        skip_auto_headers=("Content-Type", "Accept-Encoding"),
+        trace_configs=[once] if force_close else None,
+    )
+
+
+class _Connections:
+    """Of one request."""
+
+    def __init__(self, trace_request_ctx: Any = None) -> None:
+        self.begun = 0
+
+
+async def _refuse_second(session: aiohttp.ClientSession, connections: _Connections, params: Any) -> None:
+    connections.begun += 1
+    if connections.begun > 1:
+        raise _NoReply("the connection was closed without an answer")
 
 
 def _url(endpoint: str, path: str, query: Query) -> URL:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 def parse_endpoint(text: str) -> str:
     """``http://host:port`` of that, or of ``host:port``. Raises ValueError with a message for a person."""
-    url = text.strip().rstrip("/")
+    url = text.strip().removesuffix("/")
     url = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(url)

@@ -27,7 +27,6 @@ from raftkv.sdk.results import (
     read_txn,
 )
 
-_OCTETS = {"Content-Type": "application/octet-stream"}
 _SCAN_ITEMS = 500  # a page
 
 
@@ -80,7 +79,7 @@ class KvCalls(Calls):
             query.append(("ttl", duration(ttl)))
         if lease is not None:
             query.append(("lease", str(lease)))
-        headers = _OCTETS if content_type is None else {"Content-Type": content_type}
+        headers = None if content_type is None else {"Content-Type": content_type}
         ask = self._caller.write(
             "PUT",
             key_path(key),
