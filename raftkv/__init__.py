@@ -38,6 +38,9 @@ _NAMES = {
 }
 
 
+__all__ = ["__version__", *_NAMES]  # noqa: PLE0604 (all of them are)
+
+
 def __getattr__(name: str) -> Any:
     module = _NAMES.get(name)
     if module is None:
@@ -46,4 +49,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(("__version__", *_NAMES))
+    return sorted(__all__)

@@ -1,8 +1,9 @@
 """Server-sent events of the cluster, as one stream: where it breaks, it goes on at the next node, behind the
 last event that came with an ``id``.
 
-Rules: events between two ids belong together, and are given together, when the id is here: so nothing is
-given that the next node would give again. An answer that would be the same anywhere is raised.
+Rules: the id of a revision's last event is ``N``, of those before it ``N.k``. Events of one revision are given
+together, when the last is here, and a stream goes on behind the last that was given: so nothing is given
+twice, and never half of a revision. An answer that would be the same anywhere is raised.
 """
 
 from __future__ import annotations
@@ -36,17 +37,19 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """What was sent up to an id."""
+    """What was sent up to an id; "" where this stream has none."""
 
     id: str
     events: tuple[Sent, ...]
 
 
 async def follow(
-    caller: Caller, path: str, query: Query = (), *, start: Query = (), stall_s: float = _STALL_S
+    caller: Caller, path: str, query: Query = (), *, start: Query = (), has_ids: bool = True
 ) -> AsyncGenerator[Together]:
-    """Without an end. ``start``: of the query, until there is an id to go on from. Raises ``RaftkvError``
-    for an answer that would be the same anywhere, and for an event ``compacted``.
+    """Without an end. ``start``: of the query, until there is an id to go on from. ``has_ids`` False: each
+    event stands for itself, and where the stream breaks it begins anew.
+
+    Raises ``RaftkvError`` for an answer that would be the same anywhere, and for an event ``compacted``.
     """
     last_id: str | None = None
     failures = 0
@@ -58,12 +61,12 @@ async def follow(
         ask = Ask("GET", path, query if last_id is not None else (*query, *start), headers)
         try:
             async with (
-                caller.stream(endpoint, ask, head_s=_HEAD_S, stall_s=stall_s) as answer,
-                aclosing(_parsed(answer)) as groups,
+                caller.stream(endpoint, ask, head_s=_HEAD_S, stall_s=_STALL_S) as answer,
+                aclosing(_parsed(answer, has_ids=has_ids)) as groups,
             ):
                 async for together in groups:
                     _raise_if_compacted(together)
-                    failures, last_id = 0, together.id
+                    failures, last_id = 0, together.id or last_id
                     yield together
         except RaftkvError as error:
             if error.status not in _PASSING and not isinstance(error, Unreachable):
@@ -89,19 +92,19 @@ def _raise_if_compacted(together: Together) -> None:
             raise error_from(document, 410, "a node")
 
 
-async def _parsed(answer: aiohttp.ClientResponse) -> AsyncGenerator[Together]:
+async def _parsed(answer: aiohttp.ClientResponse, *, has_ids: bool) -> AsyncGenerator[Together]:
     """By the rules of the HTML standard, as far as nodes use them."""
     name, data, last_id = "message", list[bytes](), ""
     gathered: list[Sent] = []
-    has_id = False
+    is_last = not has_ids  # of those that belong together
     async for line in _lines(answer):
         if not line:
             if data:
                 gathered.append(Sent(name, _object(b"\n".join(data))))
-                if has_id or name == "compacted":
+                if is_last or name == "compacted":
                     yield Together(last_id, tuple(gathered))
                     gathered.clear()
-            name, data, has_id = "message", [], False
+            name, data, is_last = "message", [], not has_ids
             continue
         label, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -111,7 +114,7 @@ async def _parsed(answer: aiohttp.ClientResponse) -> AsyncGenerator[Together]:
             case b"data":
                 data.append(value)
             case b"id":
-                last_id, has_id = value.decode(), True
+                last_id, is_last = value.decode(), b"." not in value
             case _:  # a comment, as a sign of life; or what later releases may say
                 pass
 
