@@ -31,6 +31,8 @@ _NAMES = {
             "exists",
         ),
         "raftkv.sdk.results": ("Event", "Instance", "Item"),
+        "raftkv.server.embedding": ("Node", "node_config"),
+        "raftkv.config": ("Address", "Config"),
         "raftkv.sdk.errors": ("LeaseLost", "LockLost", "Unreachable"),
         "raftkv.errors": ("Outcome", "RaftkvError"),
     }.items()

@@ -1,3 +1,5 @@
+from raftkv.config import Address as Address
+from raftkv.config import Config as Config
 from raftkv.errors import Outcome as Outcome
 from raftkv.errors import RaftkvError as RaftkvError
 from raftkv.sdk.client import AsyncClient as AsyncClient
@@ -22,5 +24,7 @@ from raftkv.sdk.results import Event as Event
 from raftkv.sdk.results import Instance as Instance
 from raftkv.sdk.results import Item as Item
 from raftkv.sdk.sync import Client as Client
+from raftkv.server.embedding import Node as Node
+from raftkv.server.embedding import node_config as node_config
 
 __version__: str

@@ -16,7 +16,7 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -281,7 +281,7 @@ def _session(*, force_close: bool) -> aiohttp.ClientSession:
 
     NB: aiohttp repeats a PUT or DELETE by itself where its connection breaks, and can't be told not to.
     """
-    once = aiohttp.TraceConfig(trace_config_ctx_factory=_Connections)
+    once = aiohttp.TraceConfig()
     once.on_connection_create_start.append(_refuse_second)
     connector = aiohttp.TCPConnector(limit=0, force_close=force_close)
     # A value's type is what the caller says, or none.
@@ -293,17 +293,10 @@ def _session(*, force_close: bool) -> aiohttp.ClientSession:
     )
 
 
-class _Connections:
-    """Of one request."""
-
-    def __init__(self, trace_request_ctx: Any = None) -> None:
-        self.begun = 0
-
-
-async def _refuse_second(session: aiohttp.ClientSession, connections: _Connections, params: Any) -> None:
-    connections.begun += 1
-    if connections.begun > 1:
+async def _refuse_second(session: aiohttp.ClientSession, request: SimpleNamespace, params: Any) -> None:
+    if hasattr(request, "has_begun"):
         raise _NoReply("the connection was closed without an answer")
+    request.has_begun = True
 
 
 def _url(endpoint: str, path: str, query: Query) -> URL:

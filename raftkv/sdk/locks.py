@@ -8,6 +8,8 @@ grant, and what is guarded refuses a token that is less than one it has seen.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +21,7 @@ from raftkv.sdk.errors import LockLost
 from raftkv.sdk.forms import Data, data_bytes, duration, field, name_path
 from raftkv.sdk.leases import KeptLease, LeaseCalls
 from raftkv.sdk.results import Holder, LockInfo, read_holder
+from raftkv.sdk.streams import follow
 
 _LONG_S = 600.0  # one request waits no longer
 _LOCK_HELD = "lock_held"
@@ -180,4 +183,15 @@ class LockCalls(Calls):
     async def leader(self, election: str, *, timeout: float | None = None) -> Holder | None:
         """Who leads it, and what it says."""
         document = await self._look(name_path("/v1/elections", election), timeout=timeout)
-        return read_holder(document.get("leader", document.get("holder")))
+        return read_holder(document.get("leader"))
+
+    async def observe(self, election: str) -> AsyncGenerator[Holder | None]:
+        """Who leads it now, and again each time that, or what it says, has changed. It has no end, and may
+        skip what didn't last.
+        """
+        path = name_path("/v1/elections", election, "observe")
+        async with aclosing(follow(self._caller, path, has_ids=False)) as groups:
+            async for group in groups:
+                for event in group.events:
+                    if "leader" in event.data:
+                        yield read_holder(event.data["leader"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from raftkv.sdk.calling import JSON, Caller, Calls
 from raftkv.sdk.forms import name_path
 from raftkv.sdk.leases import KeptLease, LeaseCalls
 from raftkv.sdk.results import Instance, read_instance
+from raftkv.sdk.streams import follow
 
 _PATH = "/v1/services"
 _PAUSE_S = 0.2
@@ -25,6 +27,15 @@ class ServiceCalls(Calls):
         """Those that live now."""
         document = await self._look(name_path(_PATH, service), timeout=timeout)
         return tuple(read_instance(service, each) for each in document["instances"])
+
+    async def follow_instances(self, service: str) -> AsyncGenerator[tuple[Instance, ...]]:
+        """Those that live now, and again each time that has changed. It has no end."""
+        path, query = name_path(_PATH, service), (("watch", "true"),)
+        async with aclosing(follow(self._caller, path, query, has_ids=False)) as groups:
+            async for group in groups:
+                for event in group.events:
+                    if "instances" in event.data:
+                        yield tuple(read_instance(service, each) for each in event.data["instances"])
 
     def register(
         self,

@@ -1,9 +1,9 @@
 """Server-sent events of the cluster, as one stream: where it breaks, it goes on at the next node, behind the
 last event that came with an ``id``.
 
-Rules: the id of a revision's last event is ``N``, of those before it ``N.k``. Events of one revision are given
-together, when the last is here, and a stream goes on behind the last that was given: so nothing is given
-twice, and never half of a revision. An answer that would be the same anywhere is raised.
+Rules: the id of a revision's last event is ``N``, of those before it ``N.k``. Events of one revision are
+given together, when the last is here, and a stream goes on behind the last that was given: so nothing is
+given twice, and never half of a revision. An answer that would be the same anywhere is raised.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from raftkv.sdk import kv, leases, locks, services, view, watching
 from raftkv.sdk.client import AsyncClient
 from raftkv.sdk.forms import Data, Key
 from raftkv.sdk.operations import TxnParts
-from raftkv.sdk.results import Event, Item, TxnResult
+from raftkv.sdk.results import Event, Holder, Instance, Item, TxnResult
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -335,9 +335,11 @@ class Client:
     lock_info = _call(AsyncClient.lock_info)
     campaign = _made(AsyncClient.campaign, Leadership)
     leader = _call(AsyncClient.leader)
+    observe = _made(AsyncClient.observe, Steps[Holder | None])
     register = _made(AsyncClient.register, Registration)
     deregister = _call(AsyncClient.deregister)
     instances = _call(AsyncClient.instances)
+    follow_instances = _made(AsyncClient.follow_instances, Steps[tuple[Instance, ...]])
     watch = _made(AsyncClient.watch, Watch)
     view = _made(AsyncClient.view, View)
     status = _call(AsyncClient.status)

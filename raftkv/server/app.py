@@ -1,5 +1,5 @@
-"""A node as a process: builds the rooms onto each other, runs until a signal or a failure, takes them down in
-order.
+"""A node: builds the rooms onto each other, runs until it is told to stop or fails, takes them down in order.
+``serve`` is a process of it, which is told by signals; ``embedding`` runs it within another program.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gc
 import random
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -60,8 +60,12 @@ _PUBLISH_S = 0.25  # how often the other nodes are told this one's status
 _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
 
 
+def _nothing() -> None:
+    pass
+
+
 class NodeProcess:
-    """One node; ``run`` returns when it has stopped."""
+    """One node on the running event loop; ``run`` returns when it has stopped."""
 
     def __init__(self, config: Config, charter: Charter, begin: start.Start) -> None:
         self._config = config
@@ -163,11 +167,14 @@ class NodeProcess:
             disk=self._disk,
         )
 
-    async def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or a failure. Raises ``StartError`` if it can't start or go on."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+    @property
+    def service(self) -> NodeService:
+        return self._service
+
+    async def run(self, on_open: Callable[[], None] = _nothing) -> None:
+        """Serve until ``stop`` or a failure; ``on_open`` is told when clients can come. Raises ``StartError``
+        if it can't start or go on.
+        """
         api = RestServer(self._service, self._machine, self._api_limits())
         runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
         door = Door(api)
@@ -178,6 +185,7 @@ class NodeProcess:
             self._driver.start()
             await runner.setup()
             await self._open(door)
+            on_open()
             logger.info("serving", url=self._config.client_url, peers=str(self._config.peer_listen))
             await self._stopping.wait()
             await self._leave(api, door)
@@ -224,12 +232,13 @@ class NodeProcess:
 
     # -- the end -------------------------------------------------------------------------------------------
 
-    def _on_signal(self, number: int) -> None:
+    def stop(self, why: str) -> None:
+        """Hand the lead over, answer what was asked, and end; told again, end at once."""
         if self._stopping.is_set():
-            logger.info("stopping at once", signal=signal.Signals(number).name)
+            logger.info("stopping at once", why=why)
             self._hurried.set()
             return
-        logger.info("stopping", signal=signal.Signals(number).name)
+        logger.info("stopping", why=why)
         self._service.stopping = True
         self._stopping.set()
 
@@ -354,6 +363,9 @@ async def _serve(config: Config) -> None:
         if beginning.is_new:
             write_charter(files, data_dir.path, charter)
         process = NodeProcess(config, charter, begin)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, process.stop, number.name)
         # What was recovered lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()

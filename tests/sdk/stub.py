@@ -1,4 +1,4 @@
-"""A node that answers as it is told, one script entry a request: what a client does with it is what is tested."""
+"""A node that answers as it is told, request by request: what a client makes of it is what is tested."""
 
 from __future__ import annotations
 
