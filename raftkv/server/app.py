@@ -140,6 +140,7 @@ class NodeProcess:
 
     def _make_snapshots(self, begin: start.Start) -> None:
         config, worker = self._config, Worker("raftkv-snapshots")
+        self._worker = worker
         self._snapshots = Snapshots(
             replica=self._replica,
             disk=self._disk,
@@ -200,6 +201,7 @@ class NodeProcess:
             await runner.cleanup()
             await self._network.close()
             await asyncio.to_thread(self._disk.close)
+            self._worker.close()
         if self._failure is not None:
             raise self._failure
 
