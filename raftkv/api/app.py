@@ -21,9 +21,12 @@ from raftkv.api import elections, leases, locks, members, services
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
+from raftkv.api.pages import PageHandlers
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
 from raftkv.api.taking import TakingHandlers
+from raftkv.api.txn import TxnHandlers
+from raftkv.api.writes import Writes
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import Service
@@ -36,13 +39,15 @@ KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 _KEY_PATH = "/v1/kv/"
 _BEGINNINGS = (
     "/v1/kv",
-    "/v1/status",
-    "/v1/cluster",
-    "/v1/snapshot",
+    "/v1/txn",
+    "/v1/batch",
     "/v1/leases",
     "/v1/locks",
     "/v1/elections",
     "/v1/services",
+    "/v1/status",
+    "/v1/cluster",
+    "/v1/snapshot",
 )
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
@@ -55,7 +60,12 @@ class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
     def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
-        kv, cluster = KvHandlers(service, machine, limits), ClusterHandlers(service, limits)
+        writes = Writes(service, machine, limits)
+        kv, pages = (
+            KvHandlers(service, machine, limits, writes),
+            PageHandlers(service, machine, limits, writes),
+        )
+        txn, cluster = TxnHandlers(service, limits, writes), ClusterHandlers(service, limits)
         self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
@@ -64,8 +74,8 @@ class Routes:
             "DELETE": kv.delete,
         }
         snapshot = SnapshotHandlers(service, limits)
-        leasing = leases.LeasesHandlers(service, machine, limits)
-        listing = services.ServicesHandlers(service, machine, limits)
+        leasing = leases.LeasesHandlers(service, machine, limits, writes)
+        listing = services.ServicesHandlers(service, machine, limits, writes)
         self._below: dict[str, KeyHandler] = {  # "/v1/locks" -> what answers "/v1/locks/..."
             members.PATH: self._members.one,
             leases.PATH: leasing.one,
@@ -74,7 +84,10 @@ class Routes:
             services.PATH: listing.one,
         }
         self._paths: dict[str, dict[str, Handler]] = {
-            "/v1/kv": {"GET": kv.list},
+            "/v1/kv": {"GET": pages.list, "DELETE": pages.delete},
+            "/v1/txn": {"POST": txn.txn},
+            "/v1/batch": {"POST": txn.batch},
+            "/v1/compact": {"POST": txn.compact},
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from raftkv.api.body import json_response
 from raftkv.api.fields import document, lease_id, value_of
 from raftkv.api.limits import Limits
 from raftkv.api.locks import QueueHandlers
@@ -19,8 +18,7 @@ PATH = "/v1/elections"
 
 
 class ElectionsHandlers(QueueHandlers):
-    kind, what = ELECTION, "election"
-    _holder = "leader"
+    kind, what, holder = ELECTION, "election", "leader"
 
     def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
         super().__init__(service, machine, limits)
@@ -34,4 +32,4 @@ class ElectionsHandlers(QueueHandlers):
         value = value_of(await document(request, timeout, ("value", "value_base64")))
         lease = lease_id(params["lease"])
         place = await self._service.queues.proclaim(queue, lease, value, timeout_ms=timeout)
-        return json_response(self._granted(queue, place))
+        return self._granted(request, queue, place)

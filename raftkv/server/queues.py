@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, Protocol
 
 import structlog
 
+from raftkv.api.writes import refusal
 from raftkv.errors import (
-    BadRequest,
     LockHeld,
     NoSuchLease,
     NotHolder,
@@ -49,7 +49,7 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.places import Place, Queue, places
-from raftkv.kv.results import DeleteResult, LeaseResult, PutResult, Reason, Rejected, TxnResult
+from raftkv.kv.results import DeleteResult, LeaseResult, Malformed, PutResult, Refused, Rejected, TxnResult
 from raftkv.ports import Candidate
 from raftkv.server.changes import Changes
 
@@ -129,7 +129,7 @@ class Queues:
         result = await self._ask(command, candidate, timeout_ms)
         assert isinstance(result, TxnResult)
         queued = places(self._machine.store, queue)
-        if queued and queued[0].key == key:
+        if queued and (queued[0].key == key or queued[0].lease == candidate.lease):
             return queued[0]
         if result.succeeded:
             raise NoSuchLease("it was granted, and its lease has ended since")
@@ -143,6 +143,11 @@ class Queues:
         deadline_s = asyncio.get_running_loop().time() + wait_ms / 1000
         result = await self._ask(_encode_put(key, candidate), candidate, timeout_ms)
         assert isinstance(result, PutResult)
+        first = places(self._machine.store, queue)[:1]
+        if first and first[0].lease == result.lease and first[0].key != key:
+            # Had with a ttl, whose lease comes back now: it must not wait for itself.
+            await self._leave(key, result.revision, timeout_ms)
+            return first[0]
         at = _At(queue, key, result.lease, candidate.ttl_ms)
         waiter = _Waiter(self._service, self._machine, self._changes, at)
         try:
@@ -161,8 +166,8 @@ class Queues:
         if candidate.token is not None:
             command = encode_once(candidate.token, sha256(command).digest()[:16], command)
         result = await self._service.propose(command, timeout_ms)
-        if isinstance(result, Rejected):
-            raise rejection(result)
+        if isinstance(result, Refused | Malformed | Rejected):
+            raise refusal(result)
         return result
 
     async def _leave(self, key: bytes, mod_revision: int, timeout_ms: float) -> None:
@@ -274,12 +279,6 @@ class _Waiter:
                 return
         if self._changes.stopped:
             raise ShuttingDown("this node is stopping; ask another", retry_after_ms=1000)
-
-
-def rejection(result: Rejected) -> RaftkvError:
-    if result.reason == Reason.NO_SUCH_LEASE:
-        return NoSuchLease(result.detail)
-    return BadRequest(result.detail)
 
 
 def _suffix_of(candidate: Candidate) -> bytes:

@@ -195,6 +195,10 @@ class RestNode:
         assert server is not None
         self.wait(lambda: not server.connections)
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have ``work`` done on the server's loop."""
+        return self._thread.run(work)
+
     def wait(self, condition: Callable[[], bool]) -> None:
         """Until ``condition``, which is asked on the server's loop, holds."""
         self._thread.run(self._holds(condition))
