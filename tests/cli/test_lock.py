@@ -1,4 +1,4 @@
-"""``raftkv lock`` and ``raftkv lease``, against a node's real REST server whose cluster time the test moves."""
+"""``raftkv lock`` and ``raftkv lease``, on a node's real REST server whose cluster time the test moves."""
 
 from __future__ import annotations
 

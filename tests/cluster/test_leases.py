@@ -1,6 +1,7 @@
 """Leases and locks on real nodes that are killed: no lease ends early, and no lock has two holders.
 
-What is said here of time is what holders rely on: by their own clock, from when they *sent* what was answered.
+What is said here of time is what holders rely on: by their own clock, from when they *sent* what was
+answered.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import sys
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -127,7 +129,7 @@ async def test_a_lock_has_one_holder_at_a_time_and_its_tokens_grow(tmp_path: Pat
         await asyncio.gather(*tasks)
         await _command_line(cluster, tmp_path)
     held.sort(key=lambda each: each.begun_s)
-    for one, next_one in zip(held, held[1:], strict=False):
+    for one, next_one in pairwise(held):
         assert one.ended_s <= next_one.begun_s, "two were sure that it is theirs"
         assert one.token < next_one.token
 
