@@ -56,6 +56,10 @@ class MethodNotAllowed(RaftkvError):
     status, code, title = 405, "method_not_allowed", "Method not allowed"
 
 
+class RevisionCompacted(RaftkvError):
+    status, code, title = 410, "compacted", "This revision is compacted"
+
+
 class ConditionFailed(RaftkvError):
     status, code, title = 412, "condition_failed", "Condition failed"
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.types import Change, Index, NodeId, Term, Write
+from raftkv.kv.watch import Hub
 
 
 class Storage(Protocol):
@@ -88,6 +89,11 @@ class Service(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether this node was told to stop: it still answers, but is to be asked no more."""
+        ...
+
+    @property
+    def hub(self) -> Hub:
+        """Who watches this node's store."""
         ...
 
     def client_url(self, node: NodeId) -> str | None:

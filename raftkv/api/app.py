@@ -21,9 +21,12 @@ from raftkv.api import members
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
+from raftkv.api.poll import Polls
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
+from raftkv.api.streams import Streams
 from raftkv.api.taking import TakingHandlers
+from raftkv.api.watch import WatchHandlers
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import Service
@@ -35,7 +38,7 @@ KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 _KEY_PATH = "/v1/kv/"
 _MEMBER_PATH = f"{members.PATH}/"
-_BEGINNINGS = ("/v1/kv", "/v1/status", "/v1/cluster", "/v1/snapshot")
+_BEGINNINGS = ("/v1/kv", "/v1/status", "/v1/cluster", "/v1/snapshot", "/v1/watch")
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
 _LOOK_S = 0.01
@@ -47,7 +50,9 @@ class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
     def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
-        kv, cluster = KvHandlers(service, machine, limits), ClusterHandlers(service, limits)
+        streams = Streams(service, limits)
+        kv = KvHandlers(service, machine, limits, Polls(service, machine, limits, streams))
+        cluster = ClusterHandlers(service, limits)
         self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
@@ -63,6 +68,7 @@ class Routes:
             "/v1/cluster/leader": {"POST": cluster.transfer},
             members.PATH: {"GET": self._members.list, "POST": self._members.add},
             "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
+            "/v1/watch": {"GET": WatchHandlers(service, machine, limits, streams).watch},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
@@ -124,7 +130,20 @@ def _method_not_allowed(method: str, allowed: dict[str, Any]) -> MethodNotAllowe
 
 
 class _Connection(web.RequestHandler):
-    """A client's connection, whose unreadable requests are answered in our form, too."""
+    """A client's connection, whose unreadable requests are answered in our form, too. When it is lost, what
+    works for that client alone is cancelled (``gone.while_connected``).
+    """
+
+    __slots__ = ("when_lost",)
+
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
+        super().__init__(manager, loop=loop, **settings)
+        self.when_lost: set[asyncio.Task[Any]] = set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        for task in self.when_lost:
+            task.cancel()
 
     def handle_error(
         self,
@@ -165,6 +184,7 @@ class RestServer(web.Server):
             "keepalive_timeout": 75.0,
             "lingering_time": _LINGER_S,
         }
+        self._hub = service.hub
         self._routes = Routes(service, machine, limits)
         super().__init__(self._routes.handle, request_factory=self._make_request)
 
@@ -177,6 +197,7 @@ class RestServer(web.Server):
         """
         routes, loop = self._routes, asyncio.get_running_loop()
         routes.is_draining = True
+        self._hub.close()  # those who watch go on elsewhere
         seen, quiet_since = -1, loop.time()
         deadline = loop.time() + within_s
         while self.connections and loop.time() < deadline:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from raftkv.api import poll
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency, common_headers
 from raftkv.api.limits import Limits
 from raftkv.api.params import (
@@ -37,15 +38,16 @@ _MAX_CONTENT_TYPE_CHARS = 256
 _MAX_PAGE_ITEMS = 1_000
 _MAX_PAGE_BYTES = 4 << 20  # of keys and values; a page ends early there, with a cursor for the rest
 _WRITE_PARAMS = ("timeout", "if_revision", "if_absent")
-_READ_PARAMS = (*CONSISTENCY_PARAMS, "format")
+_READ_PARAMS = (*CONSISTENCY_PARAMS, "format", *poll.PARAMS)
 _LIST_PARAMS = ("prefix", "start", "end", "limit", "cursor", "keys_only", "reverse", *CONSISTENCY_PARAMS)
 
 
 class KvHandlers:
     """The handlers of one node. ``machine`` is read between turns, never while one runs."""
 
-    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits, polls: poll.Polls) -> None:
         self._service = service
+        self._polls = polls
         self._store = machine.store  # the same one for as long as the machine lives
         self._limits = limits
 
@@ -154,6 +156,13 @@ class KvHandlers:
         condition = condition_of(request.headers, {})
         freshness = await await_consistency(self._service, self._limits, params)
         store = self._store
+        if ("wait" in params or "since" in params) and not await self._polls.has_changed(
+            request, key, params
+        ):
+            headers = common_headers(self._service, store.revision, _JSON)
+            del headers["Content-Type"]
+            freshness.note(headers)
+            return web.Response(status=304, headers=headers)
         item = store.get(key)
         if item is None:
             raise KeyNotFound("there is no such key", extra={"revision": store.revision})

@@ -17,3 +17,6 @@ class Limits:
     max_backups: int = 2  # at a time; fewer than the machine has images for
     max_backup_stall_ms: float = 30_000.0  # how long a backup's reader may take nothing
     max_backup_kept_bytes: int = 256 << 20  # of rows that were changed while a backup was read, each
+    max_watchers: int = 20_000  # at a time, and those who wait for a key to change
+    max_watch_stall_ms: float = 10_000.0  # how long a watcher may take nothing
+    max_watch_staleness_ms: float = 10_000.0  # after so long without a leader it is better off elsewhere

@@ -97,13 +97,18 @@ def timeout_ms(params: Mapping[str, bytes], default_ms: float, max_ms: float) ->
     text = text_of(params, "timeout")
     if text is None:
         return default_ms * _INSIDE_SHARE
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise BadRequest(f"timeout must be a duration like 500ms, 30s or 5m, got {text!r}")
-    duration_ms = int(match[1]) * _UNIT_MS[match[2]]
-    if not 0 < duration_ms <= max_ms:
+    given_ms = duration_ms(text, "timeout")
+    if not 0 < given_ms <= max_ms:
         raise BadRequest(f"timeout must be more than 0 and at most {max_ms:.0f}ms, got {text!r}")
-    return duration_ms * _INSIDE_SHARE
+    return given_ms * _INSIDE_SHARE
+
+
+def duration_ms(text: object, name: str) -> int:
+    """``500ms``, ``30s``, ``5m``, ``2h``."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise BadRequest(f"{name} must be a duration like 500ms, 30s or 5m, got {text!r}")
+    return int(match[1]) * _UNIT_MS[match[2]]
 
 
 def condition_of(headers: MultiMapping[str], params: Mapping[str, bytes]) -> Condition | None:

@@ -12,6 +12,7 @@ from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Change, Index, NodeId
 from raftkv.errors import ChangeRefused, Outcome, TimedOut
 from raftkv.kv.machine import KvMachine
+from raftkv.kv.watch import Hub
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup, backup_of
@@ -47,6 +48,7 @@ class NodeService:
         sender: SnapshotSender,
         receiver: SnapshotReceiver,
         housekeeping: Housekeeping,
+        hub: Hub,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -59,6 +61,7 @@ class NodeService:
         self._snapshots = snapshots
         self._sender = sender
         self._receiver = receiver
+        self.hub = hub
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between

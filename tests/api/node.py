@@ -22,6 +22,7 @@ from raftkv.kv.levels import FEATURES, MACHINE_LEVEL
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.store import Store
+from raftkv.kv.watch import Hub
 from raftkv.ports import Backup, PeerView
 from raftkv.server.backup import MachineBackup
 from raftkv.storage.segment import Owner
@@ -87,6 +88,9 @@ class FakeService:
     peer_views: list[PeerView] = field(default_factory=list)
     seq: int = 0
 
+    def __post_init__(self) -> None:
+        self.hub = Hub(self.machine.store, lambda work: asyncio.get_running_loop().call_soon(work))
+
     async def propose(self, command: bytes, timeout_ms: float) -> Any:
         self.timeouts_ms.append(timeout_ms)
         if self.propose_error is not None:
@@ -97,6 +101,7 @@ class FakeService:
         applied = self.machine.apply(0, self.machine.seal(batch, [command]))
         assert applied is not None
         assert applied.results is not None
+        self.hub.look()
         return applied.results[0]
 
     async def require(self, feature: str, timeout_ms: float) -> None:
