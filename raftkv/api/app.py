@@ -22,10 +22,13 @@ from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
 from raftkv.api.pages import PageHandlers
+from raftkv.api.poll import Polls
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
+from raftkv.api.streams import Streams
 from raftkv.api.taking import TakingHandlers
 from raftkv.api.txn import TxnHandlers
+from raftkv.api.watch import WatchHandlers
 from raftkv.api.writes import Writes
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.machine import KvMachine
@@ -41,6 +44,7 @@ _BEGINNINGS = (
     "/v1/kv",
     "/v1/txn",
     "/v1/batch",
+    "/v1/watch",
     "/v1/leases",
     "/v1/locks",
     "/v1/elections",
@@ -60,11 +64,10 @@ class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
     def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
-        writes = Writes(service, machine, limits)
-        kv, pages = (
-            KvHandlers(service, machine, limits, writes),
-            PageHandlers(service, machine, limits, writes),
-        )
+        writes, streams = Writes(service, machine, limits), Streams(service, limits)
+        polls = Polls(service, machine, limits, streams)
+        kv = KvHandlers(service, machine, limits, writes=writes, polls=polls)
+        pages = PageHandlers(service, machine, limits, writes)
         txn, cluster = TxnHandlers(service, limits, writes), ClusterHandlers(service, limits)
         self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
@@ -75,12 +78,12 @@ class Routes:
         }
         snapshot = SnapshotHandlers(service, limits)
         leasing = leases.LeasesHandlers(service, machine, limits, writes)
-        listing = services.ServicesHandlers(service, machine, limits, writes)
+        listing = services.ServicesHandlers(service, machine, limits, writes=writes, streams=streams)
         self._below: dict[str, KeyHandler] = {  # "/v1/locks" -> what answers "/v1/locks/..."
             members.PATH: self._members.one,
             leases.PATH: leasing.one,
             locks.PATH: locks.LocksHandlers(service, machine, limits).one,
-            elections.PATH: elections.ElectionsHandlers(service, machine, limits).one,
+            elections.PATH: elections.ElectionsHandlers(service, machine, limits, streams).one,
             services.PATH: listing.one,
         }
         self._paths: dict[str, dict[str, Handler]] = {
@@ -95,6 +98,7 @@ class Routes:
             "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
             leases.PATH: {"GET": leasing.list, "POST": leasing.grant},
             services.PATH: {"GET": listing.list},
+            "/v1/watch": {"GET": WatchHandlers(service, machine, limits, streams).watch},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
@@ -211,6 +215,7 @@ class RestServer(web.Server):
             "keepalive_timeout": 75.0,
             "lingering_time": _LINGER_S,
         }
+        self._hub = service.hub
         self._routes = Routes(service, machine, limits)
         super().__init__(self._routes.handle, request_factory=self._make_request)
 
@@ -223,6 +228,7 @@ class RestServer(web.Server):
         """
         routes, loop = self._routes, asyncio.get_running_loop()
         routes.is_draining = True
+        self._hub.close()  # those who watch go on elsewhere
         seen, quiet_since = -1, loop.time()
         deadline = loop.time() + within_s
         while self.connections and loop.time() < deadline:

@@ -46,8 +46,10 @@ class QueueHandlers:
 
     async def one(self, request: web.BaseRequest, rest: str) -> web.StreamResponse:
         """``rest``: what follows on the path of all, percent-encoded."""
-        queue = Queue(self.kind, name_of(rest, f"{self.what}'s name", self._limits.max_key_bytes))
-        return await self._call(self._methods, request, queue)
+        return await self._call(self._methods, request, self._queue(rest))
+
+    def _queue(self, raw_name: str) -> Queue:
+        return Queue(self.kind, name_of(raw_name, f"{self.what}'s name", self._limits.max_key_bytes))
 
     async def _call(
         self, methods: dict[str, Handler], request: web.BaseRequest, queue: Queue

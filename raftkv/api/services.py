@@ -11,7 +11,8 @@ from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
 from raftkv.api.fields import answer, checked_name, document, lease_or_ttl, name_of, not_allowed
 from raftkv.api.form import form_of
 from raftkv.api.limits import Limits
-from raftkv.api.params import parse_query, timeout_ms
+from raftkv.api.params import flag_of, parse_query, timeout_ms
+from raftkv.api.streams import States, Streams
 from raftkv.api.writes import Writes
 from raftkv.errors import BadRequest
 from raftkv.kv.commands import encode_delete, encode_put
@@ -24,15 +25,19 @@ _FIELDS = ("id", "address", "meta", "ttl", "lease")
 
 
 class ServicesHandlers:
-    def __init__(self, service: Service, machine: KvMachine, limits: Limits, writes: Writes) -> None:
+    def __init__(
+        self, service: Service, machine: KvMachine, limits: Limits, *, writes: Writes, streams: Streams
+    ) -> None:
         self._service = service
         self._writes = writes
+        self._streams = streams
         self._machine = machine
         self._limits = limits
 
     async def list(self, request: web.BaseRequest) -> web.Response:
         """The names that have an instance."""
-        await self._await_consistency(request)
+        params = parse_query(request.rel_url.raw_query_string, CONSISTENCY_PARAMS)
+        await await_consistency(self._service, self._limits, params)
         store = self._machine.store
         fields = form_of(request.headers).fields
         found = [fields("name", name) for name in names(store, SERVICE)]
@@ -80,12 +85,25 @@ class ServicesHandlers:
         return answer(request, self._service, found, result.revision, 201)
 
     async def instances(self, request: web.BaseRequest, queue: Queue) -> web.StreamResponse:
-        await self._await_consistency(request)
+        """Those that live; with ``?watch=true`` an event with them, now and each time that they change."""
+        params = parse_query(request.rel_url.raw_query_string, ("watch", *CONSISTENCY_PARAMS))
+        watches = flag_of(params, "watch")
+        freshness = await await_consistency(self._service, self._limits, params)
         store = self._machine.store
         fields = form_of(request.headers).fields
-        found = [instance_fields(queue, place) for place in places(store, queue)]
-        listed = {**fields("name", queue.name), "instances": found, "revision": store.revision}
-        return answer(request, self._service, listed, store.revision)
+
+        def listed() -> dict[str, Any]:
+            found = [instance_fields(queue, place) for place in places(store, queue)]
+            return {**fields("name", queue.name), "instances": found}
+
+        if watches:
+            return await self._streams.answer(
+                request,
+                freshness,
+                lambda hub, wake: hub.watch_prefix(queue.prefix, queue.end, None, wake),
+                lambda watcher: States(watcher, "instances", listed),
+            )
+        return answer(request, self._service, {**listed(), "revision": store.revision}, store.revision)
 
     async def deregister(self, request: web.BaseRequest, queue: Queue, raw_id: str) -> web.Response:
         key = queue.key(name_of(raw_id, "instance's id", self._limits.max_key_bytes))
@@ -94,10 +112,6 @@ class ServicesHandlers:
         )
         found = {"deleted": result.deleted, "revision": result.revision}
         return answer(request, self._service, found, result.revision)
-
-    async def _await_consistency(self, request: web.BaseRequest) -> None:
-        params = parse_query(request.rel_url.raw_query_string, CONSISTENCY_PARAMS)
-        await await_consistency(self._service, self._limits, params)
 
     def _timeout(self, request: web.BaseRequest) -> float:
         params = parse_query(request.rel_url.raw_query_string, ("timeout",))

@@ -50,8 +50,8 @@ from raftkv.kv.commands import (
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.places import Place, Queue, places
 from raftkv.kv.results import DeleteResult, LeaseResult, Malformed, PutResult, Refused, Rejected, TxnResult
+from raftkv.kv.watch import Hub
 from raftkv.ports import Candidate
-from raftkv.server.changes import Changes
 
 logger = structlog.get_logger(__name__)
 
@@ -73,10 +73,10 @@ class Asked(Protocol):
 class Queues:
     """``ports.Queues`` for one node."""
 
-    def __init__(self, service: Asked, machine: KvMachine, changes: Changes) -> None:
+    def __init__(self, service: Asked, machine: KvMachine, hub: Hub) -> None:
         self._service = service
         self._machine = machine
-        self._changes = changes
+        self._hub = hub
         self._waiting = 0
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -149,7 +149,7 @@ class Queues:
             await self._leave(key, result.revision, timeout_ms)
             return first[0]
         at = _At(queue, key, result.lease, candidate.ttl_ms)
-        waiter = _Waiter(self._service, self._machine, self._changes, at)
+        waiter = _Waiter(self._service, self._machine, self._hub, at)
         try:
             granted = await waiter.turn(deadline_s, timeout_ms)
         except (RaftkvError, asyncio.CancelledError) as error:  # cancelled: the client is gone
@@ -207,10 +207,10 @@ class _At(NamedTuple):
 class _Waiter:
     """One request that waits for its turn."""
 
-    def __init__(self, service: Asked, machine: KvMachine, changes: Changes, at: _At) -> None:
+    def __init__(self, service: Asked, machine: KvMachine, hub: Hub, at: _At) -> None:
         self._service = service
         self._machine = machine
-        self._changes = changes
+        self._hub = hub
         self._queue, self._key, self._lease = at.queue, at.key, at.lease
         # A lease that was made here is kept alive here: nobody else knows it yet.
         self._alive_s = at.ttl_ms / 3000 if at.ttl_ms else float("inf")
@@ -271,13 +271,17 @@ class _Waiter:
             logger.debug("a waiter's lease is not kept alive now", lease=self._lease, reason=error.detail)
 
     async def _changed(self, keys: list[bytes], until_s: float) -> None:
-        with self._changes.of(keys) as event:
-            try:
-                async with asyncio.timeout_at(until_s):
-                    await event.wait()
-            except TimeoutError:
-                return
-        if self._changes.stopped:
+        event = asyncio.Event()
+        watchers = [self._hub.watch_key(key, None, event.set) for key in keys]
+        try:
+            async with asyncio.timeout_at(until_s):
+                await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            for watcher in watchers:
+                self._hub.remove(watcher)
+        if self._hub.is_closed:
             raise ShuttingDown("this node is stopping; ask another", retry_after_ms=1000)
 
 

@@ -39,7 +39,7 @@ def url(node: RestNode) -> str:
 
 
 def run(node: RestNode, *arguments: str) -> Result:
-    return CliRunner().invoke(main, [*arguments, "--endpoints", f"{dead_url()},{url(node)}"])
+    return CliRunner().invoke(main, arguments, env={"RAFTKV_ENDPOINTS": f"{dead_url()},{url(node)}"})
 
 
 def start(node: RestNode, *command: str, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:

@@ -15,7 +15,6 @@ from raftkv.errors import LockHeld, NoQuorum, NoSuchLease, NotHolder, ShuttingDo
 from raftkv.kv.commands import (
     encode_delete,
     encode_grant,
-    encode_keep_alive,
     encode_level,
     encode_put,
     encode_revoke,
@@ -25,8 +24,8 @@ from raftkv.kv.levels import MACHINE_LEVEL
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.places import ELECTION, LOCK, Place, Queue, names, places
 from raftkv.kv.session import BatchId
+from raftkv.kv.watch import Hub
 from raftkv.ports import Candidate
-from raftkv.server.changes import Changes
 from raftkv.server.queues import Queues
 from tests.server.virtual_time import advance, in_virtual_time, settle
 
@@ -37,8 +36,8 @@ TIMEOUT_MS = 1_000.0
 class Table:
     def __init__(self) -> None:
         self.machine = KvMachine()
-        self.changes = Changes(self.machine)
-        self.queues = Queues(self, self.machine, self.changes)
+        self.hub = Hub(self.machine.store, asyncio.get_running_loop().call_soon)
+        self.queues = Queues(self, self.machine, self.hub)
         self.elsewhere: list[bytes] = []
         self.commands: list[bytes] = []
         self.failure: Exception | None = None
@@ -53,7 +52,7 @@ class Table:
         applied = self.machine.apply(time_ms, self.machine.seal(batch, [command]))
         assert applied is not None
         assert applied.results is not None
-        self.changes.turned()
+        self.hub.look()
         return applied.results[0]
 
     def catch_up(self) -> None:
@@ -457,7 +456,7 @@ async def test_a_node_that_stops_lets_its_waiters_go() -> None:
     lease = table.grant(10**6)
     tasks = [table.acquire(ttl_ms=1000), table.acquire(lease=lease), table.acquire(ttl_ms=1000, token="t")]
     await waiting(*tasks)
-    table.changes.stop()
+    table.hub.close()
     await settle()
     for task in tasks:
         with pytest.raises(ShuttingDown):
@@ -486,7 +485,7 @@ async def test_a_snapshot_that_replaces_the_machine_wakes_who_waits() -> None:
         for chunk in other.export():
             restoring.feed(chunk)
         restoring.finish()
-        table.changes.turned()
+        table.hub.look()
         await settle()
         assert (await waiter).token == 2
 
@@ -507,18 +506,3 @@ async def test_names_are_apart() -> None:
     assert len({(await table.acquire(queue=each, ttl_ms=10**6, wait_ms=0)).token for each in queues}) == 5
     assert [len(table.queued(each)) for each in queues] == [1] * 5
     assert names(table.machine.store, LOCK) == sorted(each.name for each in queues)
-
-
-@in_virtual_time
-async def test_changes_are_told_to_those_who_wait_for_that_key_only() -> None:
-    table = Table()
-    with table.changes.of([b"a", b"b"]) as event, table.changes.of([b"b"]) as other:
-        table.apply(encode_put(b"c", b""))
-        assert not event.is_set()
-        table.apply(encode_put(b"a", b""))
-        assert event.is_set()
-        assert not other.is_set()
-    lease = table.grant(100)
-    with table.changes.of([b"a"]) as event:
-        table.apply(encode_keep_alive(lease))
-        assert not event.is_set()
