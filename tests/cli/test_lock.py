@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from structlog.testing import capture_logs
 
 from raftkv.cli import main
 from raftkv.errors import NoQuorum
@@ -29,7 +31,8 @@ DEADLINE_S = 20.0
 def node() -> Iterator[RestNode]:
     thread = LoopThread()
     node = RestNode(thread)
-    yield node
+    with capture_logs():  # else they were among what the command says
+        yield node
     node.close()
     thread.close()
 
@@ -42,13 +45,29 @@ def run(node: RestNode, *arguments: str) -> Result:
     return CliRunner().invoke(main, arguments, env={"RAFTKV_ENDPOINTS": f"{dead_url()},{url(node)}"})
 
 
-def start(node: RestNode, *command: str, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+@contextmanager
+def started(
+    node: RestNode, *command: str, options: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     endpoints = ("--endpoints", f"{dead_url()},{url(node)}")
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "raftkv", "lock", "job", *endpoints, *options, "--", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def says(process: subprocess.Popen[bytes]) -> bytes:
+    """Its next line, or its last words."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    return process.stdout.readline() or process.stderr.read()
 
 
 def hold(node: RestNode) -> int:
@@ -103,52 +122,50 @@ def test_no_node_answers(tmp_path: Path) -> None:
 
 def test_it_waits_and_keeps_its_lease_alive_meanwhile(node: RestNode) -> None:
     lease = hold(node)
-    process = start(node, "true", options=("--ttl", "300ms"))
-    node.wait(lambda: queued(node) == 2)
-    own = places(node.store, JOB)[1].lease
-    node.wait(lambda: node.service.commands.count(encode_keep_alive(own)) >= 3)
-    node.run(node.service.queues.release(JOB, lease=lease, token=0, timeout_ms=1000))
-    assert process.communicate(timeout=DEADLINE_S) == (b"", b"")
-    assert process.returncode == 0
+    with started(node, "true", options=("--ttl", "300ms")) as process:
+        node.wait(lambda: queued(node) == 2)
+        own = places(node.store, JOB)[1].lease
+        node.wait(lambda: node.service.commands.count(encode_keep_alive(own)) >= 3)
+        node.run(node.service.queues.release(JOB, lease=lease, token=0, timeout_ms=1000))
+        assert process.communicate(timeout=DEADLINE_S) == (b"", b"")
+        assert process.returncode == 0
 
 
 def test_a_lease_that_ends_takes_the_command_with_it(node: RestNode) -> None:
-    process = start(node, "sh", "-c", "echo runs; exec sleep 60", options=("--ttl", "900ms"))
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"runs\n"
-    node.service.time_ms += 900
-    node.run(node.service.propose(encode_tick(), 1000))
-    _, said = process.communicate(timeout=DEADLINE_S)
-    assert (process.returncode, said) == (1, b"Error: the lock job was lost, and the command ended\n")
+    script = ("sh", "-c", "echo runs; exec sleep 60")
+    with started(node, *script, options=("--ttl", "900ms")) as process:
+        assert says(process) == b"runs\n"
+        node.service.time_ms += 900
+        node.run(node.service.propose(encode_tick(), 1000))
+        _, said = process.communicate(timeout=DEADLINE_S)
+        assert (process.returncode, said) == (1, b"Error: the lock job was lost, and the command ended\n")
 
 
 def test_a_command_is_told_before_the_lock_may_be_anothers(node: RestNode) -> None:
-    script = "trap 'echo told; exit 0' TERM; echo runs; while :; do sleep 0.02; done"
-    process = start(node, "sh", "-c", script, options=("--ttl", "900ms", "--timeout", "200ms"))
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"runs\n"
-    node.service.propose_error = NoQuorum("no leader")
-    output, said = process.communicate(timeout=DEADLINE_S)
-    assert output == b"told\n"
-    assert process.returncode == 1
-    assert b"the lock is not released" in said
-    assert b"Error: the lock job was lost, and the command ended\n" in said
+    script = ("sh", "-c", "trap 'echo told; exit 0' TERM; echo runs; while :; do sleep 0.02; done")
+    with started(node, *script, options=("--ttl", "2s", "--timeout", "200ms")) as process:
+        assert says(process) == b"runs\n"
+        node.service.propose_error = NoQuorum("no leader")
+        output, said = process.communicate(timeout=DEADLINE_S)
+        assert output == b"told\n"
+        assert process.returncode == 1
+        assert b"the lock is not released" in said
+        assert b"Error: the lock job was lost, and the command ended\n" in said
 
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_sigterm_releases_the_lock(node: RestNode, waits: bool) -> None:
     if waits:
         hold(node)
-    process = start(node, "sh", "-c", "echo runs; exec sleep 60")
-    if waits:
-        node.wait(lambda: queued(node) == 2)
-    else:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"runs\n"
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert queued(node) == waits
+    with started(node, "sh", "-c", "echo runs; exec sleep 60") as process:
+        if waits:
+            node.wait(lambda: queued(node) == 2)
+        else:
+            assert says(process) == b"runs\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 128 + signal.SIGTERM
+        node.wait(lambda: queued(node) == waits)
 
 
 def test_leases(node: RestNode) -> None:
