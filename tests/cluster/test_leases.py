@@ -27,34 +27,36 @@ async def post(cluster: Cluster, node: Node, path: str, **body: object) -> Reply
 
 
 async def test_no_new_leader_shortens_a_lease(tmp_path: Path) -> None:
-    """The leader dies in the middle of it, once with a keepalive before and once without."""
-    ttl_s = 2.5
+    """The leader dies in the middle of two, of which one was kept alive before."""
+    ttl_s = 3.0
     async with running(tmp_path) as cluster:
-        for keeps in (False, True):
-            leader = await cluster.leader()
-            others = cluster.others(leader)
-            sent_s = time.monotonic()
-            granted = await post(cluster, others[0], "/v1/leases", ttl=f"{round(ttl_s * 1000)}ms")
+        leader = await cluster.leader()
+        others = cluster.others(leader)
+        sent_s = {}
+        for name, node in zip(("kept", "left"), others, strict=True):
+            sent_s[name] = time.monotonic()
+            granted = await post(cluster, node, "/v1/leases", ttl=f"{round(ttl_s * 1000)}ms")
             assert granted.status == 201
             lease = granted.body["lease"]
-            assert (await cluster.put(leader, "attached", "v", f"?lease={lease}")).status in (200, 201)
+            assert (await cluster.put(leader, name, "v", f"?lease={lease}")).status == 201
             shown = (await cluster.request("GET", leader, f"/v1/leases/{lease}")).body
-            assert (shown["exact"], shown["keys"]) == (True, [{"key": "attached"}])
+            assert (shown["exact"], shown["keys"]) == (True, [{"key": name}])
             assert shown["remaining_ms"] <= ttl_s * 1000
-            if keeps:
-                sent_s = time.monotonic()
-                assert (await post(cluster, others[1], f"/v1/leases/{lease}/keepalive")).status == 200
-            leader.kill()
+            if name == "kept":
+                sent_s[name] = time.monotonic()
+                assert (await post(cluster, node, f"/v1/leases/{lease}/keepalive")).status == 200
+        leader.kill()
 
-            async def gone(among: list[Node] = others) -> bool:
-                return (await cluster.get(among[0], "attached", "?timeout=20s")).status == 404
+        async def gone(name: str) -> None:
+            async def is_gone() -> bool:
+                return (await cluster.get(others[0], name, "?timeout=20s")).status == 404
 
-            await cluster.until(gone, "the lease ends")
-            assert time.monotonic() >= sent_s + ttl_s
-            reply = await cluster.request("GET", others[1], f"/v1/leases/{lease}?timeout=20s")
-            assert (reply.status, reply.body["code"]) == (404, "no_such_lease")
-            await leader.exit_code()
-            leader.start()
+            await cluster.until(is_gone, "the lease ends")
+            assert time.monotonic() >= sent_s[name] + ttl_s
+
+        await asyncio.gather(*map(gone, sent_s))
+        reply = await cluster.request("GET", others[1], f"/v1/leases/{lease}?timeout=20s")
+        assert (reply.status, reply.body["code"]) == (404, "no_such_lease")
 
 
 TTL_S = 1.0
@@ -93,7 +95,7 @@ class Contender:
             return
         lease, token = reply.body["lease"], reply.body["fencing_token"]
         sure_until_s, begun_s = 0.0, 0.0
-        for _ in range(self._random.randrange(1, 4)):
+        for _ in range(self._random.randrange(1, 3)):
             sent_s = time.monotonic()
             reply = await post(self._cluster, node, f"/v1/leases/{lease}/keepalive")
             if reply.status != 200:
@@ -114,16 +116,15 @@ async def test_a_lock_has_one_holder_at_a_time_and_its_tokens_grow(tmp_path: Pat
     async with running(tmp_path) as cluster:
         contenders = [Contender(cluster, number, held) for number in range(6)]
         tasks = [asyncio.create_task(each.run()) for each in contenders]
-        for _ in range(3):
-            enough = len(held) + 8
+        for _ in range(2):
+            enough = len(held) + 5
             await cluster.until(lambda: len(held) >= enough, "the lock goes round")  # noqa: B023
             victim = await cluster.leader()
             victim.kill()
-            enough = len(held) + 8
+            enough = len(held) + 5
             await cluster.until(lambda: len(held) >= enough, "the lock goes round without it")  # noqa: B023
             await victim.exit_code()
             victim.start()
-            await cluster.caught_up(victim)
         for each in contenders:
             each.stopping = True
         await asyncio.gather(*tasks)
@@ -147,13 +148,13 @@ async def _command_line(cluster: Cluster, directory: Path) -> None:
 
     guarded = directory / "guarded"
     script = f"mkdir {guarded} && echo $RAFTKV_FENCING_TOKEN && rmdir {guarded}"
-    several = [await lock(script) for _ in range(3)]
+    several = [await lock(script) for _ in range(2)]
     tokens = []
     for process in several:
         output, _ = await process.communicate()
         assert process.returncode == 0, "mkdir fails where another is within"
         tokens.append(int(output))
-    assert len(set(tokens)) == 3
+    assert len(set(tokens)) == 2
 
     began = directory / "began"
     killed = await lock(f"echo $PPID > {began}; exec sleep 60", "--ttl", "1s")
