@@ -17,16 +17,19 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 
-from raftkv.api import members
+from raftkv.api import elections, leases, locks, members, services
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
+from raftkv.api.pages import PageHandlers
 from raftkv.api.poll import Polls
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
 from raftkv.api.streams import Streams
 from raftkv.api.taking import TakingHandlers
+from raftkv.api.txn import TxnHandlers
 from raftkv.api.watch import WatchHandlers
+from raftkv.api.writes import Writes
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import Service
@@ -37,8 +40,19 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 _KEY_PATH = "/v1/kv/"
-_MEMBER_PATH = f"{members.PATH}/"
-_BEGINNINGS = ("/v1/kv", "/v1/status", "/v1/cluster", "/v1/snapshot", "/v1/watch")
+_BEGINNINGS = (
+    "/v1/kv",
+    "/v1/txn",
+    "/v1/batch",
+    "/v1/watch",
+    "/v1/leases",
+    "/v1/locks",
+    "/v1/elections",
+    "/v1/services",
+    "/v1/status",
+    "/v1/cluster",
+    "/v1/snapshot",
+)
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
 _LOOK_S = 0.01
@@ -50,9 +64,11 @@ class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
     def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
-        streams = Streams(service, limits)
-        kv = KvHandlers(service, machine, limits, Polls(service, machine, limits, streams))
-        cluster = ClusterHandlers(service, limits)
+        writes, streams = Writes(service, machine, limits), Streams(service, limits)
+        polls = Polls(service, machine, limits, streams)
+        kv = KvHandlers(service, machine, limits, writes=writes, polls=polls)
+        pages = PageHandlers(service, machine, limits, writes)
+        txn, cluster = TxnHandlers(service, limits, writes), ClusterHandlers(service, limits)
         self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
@@ -61,13 +77,27 @@ class Routes:
             "DELETE": kv.delete,
         }
         snapshot = SnapshotHandlers(service, limits)
+        leasing = leases.LeasesHandlers(service, machine, limits, writes)
+        listing = services.ServicesHandlers(service, machine, limits, writes=writes, streams=streams)
+        self._below: dict[str, KeyHandler] = {  # "/v1/locks" -> what answers "/v1/locks/..."
+            members.PATH: self._members.one,
+            leases.PATH: leasing.one,
+            locks.PATH: locks.LocksHandlers(service, machine, limits).one,
+            elections.PATH: elections.ElectionsHandlers(service, machine, limits, streams).one,
+            services.PATH: listing.one,
+        }
         self._paths: dict[str, dict[str, Handler]] = {
-            "/v1/kv": {"GET": kv.list},
+            "/v1/kv": {"GET": pages.list, "DELETE": pages.delete},
+            "/v1/txn": {"POST": txn.txn},
+            "/v1/batch": {"POST": txn.batch},
+            "/v1/compact": {"POST": txn.compact},
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
             members.PATH: {"GET": self._members.list, "POST": self._members.add},
             "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
+            leases.PATH: {"GET": leasing.list, "POST": leasing.grant},
+            services.PATH: {"GET": listing.list},
             "/v1/watch": {"GET": WatchHandlers(service, machine, limits, streams).watch},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
@@ -101,10 +131,11 @@ class Routes:
                 if by_key is None:
                     raise _method_not_allowed(request.method, self._keys)
                 return await by_key(request, path[len(_KEY_PATH) :])
-            if path.startswith(_MEMBER_PATH):
-                return await self._members.one(request, path[len(_MEMBER_PATH) :])
             methods = self._paths.get(path)
             if methods is None:
+                for beginning, below in self._below.items():
+                    if path.startswith(f"{beginning}/"):
+                        return await below(request, path[len(beginning) + 1 :])
                 raise NotFound(f"there is nothing at {path}; the API has {', '.join(_BEGINNINGS)}")
             handler = methods.get(request.method)
             if handler is None:

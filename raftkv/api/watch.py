@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
-from raftkv.api.kv import envelope, key_fields
+from raftkv.api.envelope import envelope, key_fields
 from raftkv.api.limits import Limits
 from raftkv.api.params import flag_of, number_of, parse_query
 from raftkv.api.streams import Event, Streams, Taken

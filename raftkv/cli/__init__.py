@@ -20,6 +20,8 @@ COMMANDS = {
     "get": "raftkv.cli.kv:get",
     "delete": "raftkv.cli.kv:delete",
     "list": "raftkv.cli.kv:list_keys",
+    "lease": "raftkv.cli.lease:lease",
+    "lock": "raftkv.cli.lock:lock",
     "status": "raftkv.cli.status:status",
     "health": "raftkv.cli.health:health",
     "backup": "raftkv.cli.backup:backup",

@@ -21,6 +21,7 @@ from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.levels import common_level, outdated, own_report
 from raftkv.server.members import Members
 from raftkv.server.observer import role_name
+from raftkv.server.queues import Queues
 from raftkv.server.receiving import SnapshotReceiver
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
@@ -69,6 +70,7 @@ class NodeService:
         self.transfer = driver.transfer
         self.require = housekeeping.require
         self.staleness_ms = driver.staleness_ms
+        self.queues = Queues(self, machine, hub)
 
     @property
     def node_id(self) -> NodeId:
@@ -77,6 +79,10 @@ class NodeService:
     @property
     def leader(self) -> NodeId | None:
         return self._replica.node.leader
+
+    def cluster_time(self) -> tuple[int, bool]:
+        now_ms = self._replica.node.cluster_time_ms
+        return (self._machine.time_ms, False) if now_ms is None else (now_ms, True)
 
     def client_url(self, node: NodeId) -> str | None:
         if node == self.node_id:
