@@ -192,7 +192,7 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "_WOKEN", 2)
 
 
-HubAgainstList.TestCase.settings = settings(max_examples=5, stateful_step_count=20)
+HubAgainstList.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
 
 class TestHub(HubAgainstList.TestCase):
