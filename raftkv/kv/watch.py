@@ -41,7 +41,7 @@ class Pulled(NamedTuple):
 class Watcher:
     """Watches the keys from ``start`` to before ``end`` (None: to the last). Made by a hub."""
 
-    __slots__ = ("_at", "_hub", "_is_called", "end", "group", "start", "wake")
+    __slots__ = ("_at", "_hub", "end", "group", "is_called", "is_queued", "start", "wake")
 
     def __init__(
         self, hub: Hub, start: bytes, end: bytes | None, after: int | None, wake: Callable[[], None]
@@ -52,7 +52,8 @@ class Watcher:
         self.group: dict[Watcher, None] = {}  # the hub's, of those that watch the same
         self._hub = hub
         self._at = after  # None: in step
-        self._is_called = False  # it will be woken, or was and has not pulled yet
+        self.is_queued = False  # it will be woken
+        self.is_called = False  # it was, and has not pulled yet
 
     @property
     def position(self) -> int:
@@ -60,17 +61,10 @@ class Watcher:
         return self._hub.revision if self._at is None else self._at
 
     def touch(self, revision: int) -> bool:
-        """Something of it may have changed at ``revision``, or after. Whether it is to be woken for that."""
+        """Something of it may have changed at ``revision``. Whether that is news for it."""
         if self._at is None:
             self._at = revision - 1
-        elif revision <= self._at:
-            return False
-        return self.call()
-
-    def call(self) -> bool:
-        """Whether it is to be woken, as it has not been called yet."""
-        was_called, self._is_called = self._is_called, True
-        return not was_called
+        return revision > self._at
 
     def pull(self) -> Pulled:
         """What comes after its position, which goes on. It is woken once there is something after that.
@@ -78,7 +72,7 @@ class Watcher:
         Raises ``Compacted`` where some of that is forgotten.
         """
         self._hub.look()
-        self._is_called = False
+        self.is_called = False
         if self._at is None:
             return Pulled([], more=False)
         changes: list[Change] = []
@@ -101,7 +95,7 @@ class Watcher:
     def skip(self) -> None:
         """Be in step, whatever has not been pulled yet."""
         self._hub.look()
-        self._is_called, self._at = False, None
+        self.is_called, self._at = False, None
 
 
 class Hub:
@@ -120,7 +114,7 @@ class Hub:
         self._keys: dict[bytes, dict[Watcher, None]] = {}
         self._prefixes: dict[int, dict[bytes, dict[Watcher, None]]] = {}  # by their length
         self._ranges: dict[tuple[bytes, bytes | None], dict[Watcher, None]] = {}
-        self._called: deque[Watcher] = deque()
+        self._queued: deque[Watcher] = deque()
         self._is_waking = False
 
     def __len__(self) -> int:
@@ -220,13 +214,17 @@ class Hub:
             if key >= start and (end is None or key < end):
                 self._touch(group, revision)
 
-    def _touch_all(self, revision: int) -> None:
-        self._touch(self._watchers, revision)
+    def _touch_all(self, first: int) -> None:
+        """Something may have changed at ``first``, or after, up to now."""
+        for watcher in self._watchers:
+            watcher.touch(first)
+            if watcher.touch(self.revision):
+                self._call(watcher)
 
     def _touch(self, group: dict[Watcher, None], revision: int) -> None:
         for watcher in group:
             if watcher.touch(revision):
-                self._enqueue(watcher)
+                self._call(watcher)
 
     def beat(self) -> None:
         """Wake all, so that each may say how far it is."""
@@ -242,20 +240,21 @@ class Hub:
     # -- waking --------------------------------------------------------------------------------------------
 
     def _call(self, watcher: Watcher) -> None:
-        if watcher.call():
-            self._enqueue(watcher)
-
-    def _enqueue(self, watcher: Watcher) -> None:
-        self._called.append(watcher)
+        if watcher.is_queued or watcher.is_called:
+            return
+        watcher.is_queued = True
+        self._queued.append(watcher)
         if not self._is_waking:
             self._is_waking = True
             self._call_soon(self._wake_some)
 
     def _wake_some(self) -> None:
-        for _ in range(min(_WOKEN, len(self._called))):
-            watcher = self._called.popleft()
+        for _ in range(min(_WOKEN, len(self._queued))):
+            watcher = self._queued.popleft()
+            watcher.is_queued = False
             if watcher in self._watchers:
+                watcher.is_called = True
                 watcher.wake()
-        self._is_waking = bool(self._called)
+        self._is_waking = bool(self._queued)
         if self._is_waking:
             self._call_soon(self._wake_some)
