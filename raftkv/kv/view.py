@@ -61,25 +61,26 @@ class View:
         items: list[tuple[bytes, Item]] = []
         folders: list[bytes] = []
         size_bytes = 0
+        rest: bytes | None = None
         rows = self._rows(self._end if reverse else self._start, reverse=reverse)
         while (pair := next(rows, None)) is not None:
             key, row = pair
+            item = item_of(row)
             at = key.find(delimiter, len(prefix)) if delimiter else -1
             folder = key[: at + len(delimiter)] if at >= 0 else None
-            item = item_of(row)
             size_bytes += len(key) + len(item.value) if folder is None else len(folder)
             some = len(items) + len(folders)
             if some == limit or (max_bytes is not None and some and size_bytes > max_bytes):
-                # NB: the next page begins with this key's folder, not within it.
-                return Listing(items, folders, _rest(key, folder, reverse=reverse))
+                return Listing(items, folders, rest)
             if folder is None:
                 items.append((key, item))
+                rest = key if reverse else key + b"\0"
                 continue
             folders.append(folder)
-            beyond = folder if reverse else prefix_end(folder)
-            if beyond is None:
+            rest = folder if reverse else prefix_end(folder)
+            if rest is None:
                 break
-            rows = self._rows(beyond, reverse=reverse)
+            rows = self._rows(rest, reverse=reverse)
         return Listing(items, folders, None)
 
     def _rows(self, bound: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
@@ -93,9 +94,3 @@ class View:
         within = (former[index] for index in range(at - 1, -1, -1)) if reverse else islice(former, at, None)
         others = (pair for pair in pairs if pair[0] not in self._changed)
         return merge(others, within, key=_KEY, reverse=reverse)
-
-
-def _rest(key: bytes, folder: bytes | None, *, reverse: bool) -> bytes | None:
-    if not reverse:
-        return folder or key
-    return key + b"\0" if folder is None else prefix_end(folder)

@@ -213,6 +213,7 @@ class NodeProcess:
             max_request_bytes=config.max_request_bytes,
             request_timeout_ms=config.request_timeout_ms,
             max_request_timeout_ms=config.max_request_timeout_ms,
+            quota_bytes=config.quota_bytes,
         )
 
     async def _publish(self) -> None:
