@@ -14,6 +14,7 @@ from raftkv.consensus.messages import Envelope
 from raftkv.consensus.types import Change, Index, NodeId, Term, Write
 from raftkv.kv.places import Place, Queue
 from raftkv.kv.results import DeleteResult
+from raftkv.kv.watch import Hub
 
 
 class Storage(Protocol):
@@ -130,6 +131,11 @@ class Service(Protocol):
 
     def cluster_time(self) -> tuple[int, bool]:
         """The cluster time in ms, and whether that is the present; else it is that of the last command."""
+        ...
+
+    @property
+    def hub(self) -> Hub:
+        """Who watches this node's store."""
         ...
 
     def client_url(self, node: NodeId) -> str | None:

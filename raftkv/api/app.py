@@ -21,9 +21,15 @@ from raftkv.api import elections, leases, locks, members, services
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
+from raftkv.api.pages import PageHandlers
+from raftkv.api.poll import Polls
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
+from raftkv.api.streams import Streams
 from raftkv.api.taking import TakingHandlers
+from raftkv.api.txn import TxnHandlers
+from raftkv.api.watch import WatchHandlers
+from raftkv.api.writes import Writes
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import Service
@@ -36,13 +42,16 @@ KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 _KEY_PATH = "/v1/kv/"
 _BEGINNINGS = (
     "/v1/kv",
-    "/v1/status",
-    "/v1/cluster",
-    "/v1/snapshot",
+    "/v1/txn",
+    "/v1/batch",
+    "/v1/watch",
     "/v1/leases",
     "/v1/locks",
     "/v1/elections",
     "/v1/services",
+    "/v1/status",
+    "/v1/cluster",
+    "/v1/snapshot",
 )
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
@@ -55,7 +64,11 @@ class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
     def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
-        kv, cluster = KvHandlers(service, machine, limits), ClusterHandlers(service, limits)
+        writes, streams = Writes(service, machine, limits), Streams(service, limits)
+        polls = Polls(service, machine, limits, streams)
+        kv = KvHandlers(service, machine, limits, writes=writes, polls=polls)
+        pages = PageHandlers(service, machine, limits, writes)
+        txn, cluster = TxnHandlers(service, limits, writes), ClusterHandlers(service, limits)
         self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
@@ -64,17 +77,20 @@ class Routes:
             "DELETE": kv.delete,
         }
         snapshot = SnapshotHandlers(service, limits)
-        leasing = leases.LeasesHandlers(service, machine, limits)
-        listing = services.ServicesHandlers(service, machine, limits)
+        leasing = leases.LeasesHandlers(service, machine, limits, writes)
+        listing = services.ServicesHandlers(service, machine, limits, writes=writes, streams=streams)
         self._below: dict[str, KeyHandler] = {  # "/v1/locks" -> what answers "/v1/locks/..."
             members.PATH: self._members.one,
             leases.PATH: leasing.one,
             locks.PATH: locks.LocksHandlers(service, machine, limits).one,
-            elections.PATH: elections.ElectionsHandlers(service, machine, limits).one,
+            elections.PATH: elections.ElectionsHandlers(service, machine, limits, streams).one,
             services.PATH: listing.one,
         }
         self._paths: dict[str, dict[str, Handler]] = {
-            "/v1/kv": {"GET": kv.list},
+            "/v1/kv": {"GET": pages.list, "DELETE": pages.delete},
+            "/v1/txn": {"POST": txn.txn},
+            "/v1/batch": {"POST": txn.batch},
+            "/v1/compact": {"POST": txn.compact},
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
@@ -82,6 +98,7 @@ class Routes:
             "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
             leases.PATH: {"GET": leasing.list, "POST": leasing.grant},
             services.PATH: {"GET": listing.list},
+            "/v1/watch": {"GET": WatchHandlers(service, machine, limits, streams).watch},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
@@ -198,6 +215,7 @@ class RestServer(web.Server):
             "keepalive_timeout": 75.0,
             "lingering_time": _LINGER_S,
         }
+        self._hub = service.hub
         self._routes = Routes(service, machine, limits)
         super().__init__(self._routes.handle, request_factory=self._make_request)
 
@@ -210,6 +228,7 @@ class RestServer(web.Server):
         """
         routes, loop = self._routes, asyncio.get_running_loop()
         routes.is_draining = True
+        self._hub.close()  # those who watch go on elsewhere
         seen, quiet_since = -1, loop.time()
         deadline = loop.time() + within_s
         while self.connections and loop.time() < deadline:

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Awaitable, Callable
-from hashlib import sha256
 from typing import Any
 
 from aiohttp import web
+from multidict import CIMultiDict
 
-from raftkv.api.body import json_response
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
-from raftkv.api.fields import document, idempotency_key, lease_id, ttl_of
-from raftkv.api.kv import key_fields
+from raftkv.api.fields import answer, document, lease_id, not_allowed
+from raftkv.api.form import form_of
 from raftkv.api.limits import Limits
-from raftkv.api.params import number_of, parse_query, timeout_ms
-from raftkv.errors import (
-    BadRequest,
-    LeaseExists,
-    MethodNotAllowed,
-    NoSuchLease,
-    NotFound,
-    RaftkvError,
-    TooManyRequests,
-)
-from raftkv.kv.commands import encode_grant, encode_keep_alive, encode_once, encode_revoke
+from raftkv.api.params import number_of, parse_query, timeout_ms, ttl_ms
+from raftkv.api.writes import Writes
+from raftkv.errors import NoSuchLease, NotFound
+from raftkv.kv.commands import encode_grant, encode_keep_alive, encode_revoke
 from raftkv.kv.lease import Lease
 from raftkv.kv.machine import KvMachine
-from raftkv.kv.results import LeaseResult, Reason, Rejected, RevokeResult
 from raftkv.ports import Service
 
 PATH = "/v1/leases"
@@ -37,8 +28,9 @@ Handler = Callable[[web.BaseRequest, int], Awaitable[web.Response]]
 
 
 class LeasesHandlers:
-    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits, writes: Writes) -> None:
         self._service = service
+        self._writes = writes
         self._machine = machine
         self._limits = limits
         self._one: dict[str, Handler] = {"GET": self.look, "HEAD": self.look, "DELETE": self.revoke}
@@ -52,10 +44,7 @@ class LeasesHandlers:
         methods = self._keepalive if slash else self._one
         handler = methods.get(request.method)
         if handler is None:
-            allowed = ", ".join(sorted(methods))
-            raise MethodNotAllowed(
-                f"{request.method} isn't possible here; use {allowed}", extra={"allow": allowed}
-            )
+            raise not_allowed(request.method, methods)
         return await handler(request, lease_id(name.encode("ascii", "replace")))
 
     async def grant(self, request: web.BaseRequest) -> web.Response:
@@ -63,29 +52,28 @@ class LeasesHandlers:
         timeout = self._timeout(request)
         body = await document(request, timeout, ("ttl", "id"))
         wanted = lease_id(body["id"]) if body.get("id") is not None else 0
-        result = await self._write(request, encode_grant(ttl_of(body), wanted), timeout)
-        assert isinstance(result, LeaseResult)
+        command = encode_grant(ttl_ms(body.get("ttl")), wanted)
+        result = await self._writes.propose(request.headers, command, timeout, feature="leases")
         revision = self._machine.store.revision
-        return json_response(
-            {"lease": result.lease, "ttl_ms": result.ttl_ms, "revision": revision}, status=201
-        )
+        granted = {"lease": result.lease, "ttl_ms": result.ttl_ms, "revision": revision}
+        return answer(request, self._service, granted, revision, 201)
 
     async def keep_alive(self, request: web.BaseRequest, lease: int) -> web.Response:
         """From now on it lives for its whole time again. Repeated, it does so again: no token is needed."""
         timeout = self._timeout(request)
         await document(request, timeout, ())
-        await self._service.require("leases", timeout)
-        result = await self._service.propose(encode_keep_alive(lease), timeout)
-        if isinstance(result, Rejected):
-            raise rejection(result)
-        assert isinstance(result, LeaseResult)
-        return json_response({"lease": lease, "ttl_ms": result.ttl_ms})
+        without_token: CIMultiDict[str] = CIMultiDict()
+        result = await self._writes.propose(
+            without_token, encode_keep_alive(lease), timeout, feature="leases"
+        )
+        return self._answer(request, {"lease": lease, "ttl_ms": result.ttl_ms})
 
     async def revoke(self, request: web.BaseRequest, lease: int) -> web.Response:
         """It ends now, and all keys that go with it are deleted, at one revision."""
-        result = await self._write(request, encode_revoke(lease), self._timeout(request))
-        assert isinstance(result, RevokeResult)
-        return json_response({"deleted": result.deleted, "revision": result.revision})
+        result = await self._writes.propose(
+            request.headers, encode_revoke(lease), self._timeout(request), feature="leases"
+        )
+        return self._answer(request, {"deleted": result.deleted, "revision": result.revision})
 
     async def look(self, request: web.BaseRequest, lease: int) -> web.Response:
         params = parse_query(request.rel_url.raw_query_string, CONSISTENCY_PARAMS)
@@ -93,8 +81,9 @@ class LeasesHandlers:
         known = self._machine.leases.get(lease)
         if known is None:
             raise NoSuchLease(f"there is no lease {lease}; it may have ended")
-        keys = [key_fields(key) for key in self._machine.store.leased(lease)]
-        return json_response({**self._shown(lease, known), "keys": keys})
+        fields = form_of(request.headers).fields
+        keys = [fields("key", key) for key in self._machine.store.leased(lease)]
+        return self._answer(request, {**self._shown(lease, known), "keys": keys})
 
     async def list(self, request: web.BaseRequest) -> web.Response:
         """All of them in the order of their ids, ``limit`` at a time, from the one after ``after`` on."""
@@ -106,7 +95,10 @@ class LeasesHandlers:
         shown = heapq.nsmallest(limit + 1, (lease for lease in known if lease > after))
         more, shown = len(shown) > limit, shown[:limit]
         leases = [self._shown(lease, known[lease]) for lease in shown]
-        return json_response({"leases": leases, "after": shown[-1] if more else None})
+        return self._answer(request, {"leases": leases, "after": shown[-1] if more else None})
+
+    def _answer(self, request: web.BaseRequest, found: dict[str, Any]) -> web.Response:
+        return answer(request, self._service, found, self._machine.store.revision)
 
     def _shown(self, lease: int, known: Lease) -> dict[str, Any]:
         """What is left of it: on the leader exact, elsewhere it may be less than what is said, never more."""
@@ -114,28 +106,6 @@ class LeasesHandlers:
         remaining_ms = min(known.ttl_ms, max(0, known.expires_ms - now_ms))
         return {"lease": lease, "ttl_ms": known.ttl_ms, "remaining_ms": remaining_ms, "exact": is_exact}
 
-    async def _write(self, request: web.BaseRequest, command: bytes, within_ms: float) -> Any:
-        token = idempotency_key(request)
-        if token is not None:
-            command = encode_once(token, sha256(command).digest()[:16], command)
-        await self._service.require("leases", within_ms)
-        result = await self._service.propose(command, within_ms)
-        if isinstance(result, Rejected):
-            raise rejection(result)
-        return result
-
     def _timeout(self, request: web.BaseRequest) -> float:
         params = parse_query(request.rel_url.raw_query_string, ("timeout",))
         return timeout_ms(params, self._limits.request_timeout_ms, self._limits.max_request_timeout_ms)
-
-
-def rejection(result: Rejected) -> RaftkvError:
-    match result.reason:
-        case Reason.NO_SUCH_LEASE:
-            return NoSuchLease(result.detail)
-        case Reason.LEASE_EXISTS:
-            return LeaseExists(result.detail)
-        case Reason.TOO_MANY_LEASES:
-            return TooManyRequests(result.detail)
-        case _:
-            return BadRequest(result.detail)

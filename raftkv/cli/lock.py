@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -103,12 +103,13 @@ def _run(holding: Holding, name: bytes, command: tuple[str, ...], ttl_s: float, 
         "RAFTKV_FENCING_TOKEN": str(token),
         "RAFTKV_LEASE": str(holding.lease),
     }
-    try:
-        process = subprocess.Popen(command, env=environment)
-    except OSError as error:
-        click.echo(f"Error: {command[0]}: {(error.strerror or str(error)).lower()}", err=True)
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-    with _signals_to(process):
+    with _signals_handed_on() as to:
+        try:
+            process = subprocess.Popen(command, env=environment)
+        except OSError as error:
+            click.echo(f"Error: {command[0]}: {(error.strerror or str(error)).lower()}", err=True)
+            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        to(process)
         return _watched(process, holding, name, ttl_s)
 
 
@@ -132,18 +133,30 @@ def _watched(process: subprocess.Popen[bytes], holding: Holding, name: bytes, tt
 
 
 @contextmanager
-def _signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """SIGTERM is handed on; Ctrl-C has reached the command already. It decides; then the lock is released."""
+def _signals_handed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """SIGTERM is for the command, once it is told which; Ctrl-C reaches that by itself. It decides what comes
+    of it; then the lock is released.
+    """
+    came = False
+    command: subprocess.Popen[bytes] | None = None
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+        nonlocal came
+        came = True
+        if command is not None:
+            command.terminate()
 
-    former = [
-        (signal.SIGTERM, signal.signal(signal.SIGTERM, hand_on)),
-        (signal.SIGINT, signal.signal(signal.SIGINT, signal.SIG_IGN)),
-    ]
+    def to(process: subprocess.Popen[bytes]) -> None:
+        nonlocal command
+        command = process
+        if came:
+            process.terminate()
+
+    # NB: no SIG_IGN, which the command would inherit.
+    handlers = {signal.SIGTERM: hand_on, signal.SIGINT: lambda number, frame: None}
+    former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield
+        yield to
     finally:
-        for number, handler in former:
+        for number, handler in former.items():
             signal.signal(number, handler)

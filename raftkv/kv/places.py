@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 from raftkv.kv.store import Store, prefix_end
 
-RESERVED = b"\x00"
-FIRST_KEY = b"\x01"  # the smallest that is not reserved
+LOCK, ELECTION, SERVICE = b"\x00lock/", b"\x00election/", b"\x00service/"
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The places of one name. ``kind`` is one of those below."""
+    """The places of one name. ``kind`` is one of those above."""
 
     kind: bytes
     name: bytes
@@ -36,9 +35,6 @@ class Queue:
 
     def key(self, suffix: bytes) -> bytes:
         return self.prefix + suffix
-
-
-LOCK, ELECTION, SERVICE = b"\x00lock/", b"\x00election/", b"\x00service/"
 
 
 @dataclass(frozen=True, slots=True)

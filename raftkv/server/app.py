@@ -25,9 +25,9 @@ from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
+from raftkv.kv.watch import Hub
 from raftkv.replica import Replica
 from raftkv.server import joining, start
-from raftkv.server.changes import Changes
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
@@ -56,6 +56,7 @@ EXIT_PORT = 73  # EX_CANTCREAT
 _GROUP = GroupId(0)
 _GOODBYE_S = 1.0  # for connections to end by themselves
 _GC_THRESHOLDS = (10_000, 20, 20)  # hardly anything here is cyclic, and there is much of it: look seldom
+_BEAT_S = 15.0  # how often those who watch are told that the node lives, and how far it is
 _PUBLISH_S = 0.25  # how often the other nodes are told this one's status
 _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
 
@@ -113,6 +114,7 @@ class NodeProcess:
             peer_address=config.peer_address,
             on_removed=self._on_removed,
         )
+        self._hub = Hub(self._machine.store, loop.call_soon)
         self._make_snapshots(begin)
         self._housekeeping = Housekeeping(
             config=config,
@@ -121,7 +123,6 @@ class NodeProcess:
             driver=self._driver,
             network=self._network,
         )
-        self._changes = Changes(self._machine)
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -135,7 +136,7 @@ class NodeProcess:
             sender=self._sender,
             receiver=self._receiver,
             housekeeping=self._housekeeping,
-            changes=self._changes,
+            hub=self._hub,
         )
 
     def _make_snapshots(self, begin: start.Start) -> None:
@@ -179,7 +180,8 @@ class NodeProcess:
         api = RestServer(self._service, self._machine, self._api_limits())
         runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
         door = Door(api)
-        tasks = [asyncio.create_task(each) for each in (self._publish(), self._housekeeping.run())]
+        works = (self._publish(), self._housekeeping.run(), self._beat())
+        tasks = [asyncio.create_task(each) for each in works]
         try:
             self._members.start()
             await self._network.start()
@@ -221,6 +223,7 @@ class NodeProcess:
             max_request_bytes=config.max_request_bytes,
             request_timeout_ms=config.request_timeout_ms,
             max_request_timeout_ms=config.max_request_timeout_ms,
+            quota_bytes=config.quota_bytes,
         )
 
     async def _publish(self) -> None:
@@ -231,6 +234,11 @@ class NodeProcess:
             except Exception:  # a report that can't be made must not end all later ones
                 logger.exception("no status report")
             await asyncio.sleep(_PUBLISH_S)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            self._hub.beat()
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -279,7 +287,6 @@ class NodeProcess:
         """
         await self._hand_over()
         await door.close()
-        self._changes.stop()
         await api.drain(self._config.drain_ms / 1000)
         await self._hand_over()  # it may have been elected meanwhile
 
@@ -325,7 +332,7 @@ class NodeProcess:
         self._snapshots.turned(ready)
         self._sender.turned(ready)
         self._housekeeping.turned(ready)
-        self._changes.turned()
+        self._hub.look()
 
     def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:
         return self._receiver.offered(sender, offer)

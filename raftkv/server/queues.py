@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, Protocol
 
 import structlog
 
+from raftkv.api.writes import refusal
 from raftkv.errors import (
-    BadRequest,
     LockHeld,
     NoSuchLease,
     NotHolder,
@@ -49,9 +49,9 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.places import Place, Queue, places
-from raftkv.kv.results import DeleteResult, LeaseResult, PutResult, Reason, Rejected, TxnResult
+from raftkv.kv.results import DeleteResult, LeaseResult, Malformed, PutResult, Refused, Rejected, TxnResult
+from raftkv.kv.watch import Hub
 from raftkv.ports import Candidate
-from raftkv.server.changes import Changes
 
 logger = structlog.get_logger(__name__)
 
@@ -73,10 +73,10 @@ class Asked(Protocol):
 class Queues:
     """``ports.Queues`` for one node."""
 
-    def __init__(self, service: Asked, machine: KvMachine, changes: Changes) -> None:
+    def __init__(self, service: Asked, machine: KvMachine, hub: Hub) -> None:
         self._service = service
         self._machine = machine
-        self._changes = changes
+        self._hub = hub
         self._waiting = 0
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -129,7 +129,7 @@ class Queues:
         result = await self._ask(command, candidate, timeout_ms)
         assert isinstance(result, TxnResult)
         queued = places(self._machine.store, queue)
-        if queued and queued[0].key == key:
+        if queued and (queued[0].key == key or queued[0].lease == candidate.lease):
             return queued[0]
         if result.succeeded:
             raise NoSuchLease("it was granted, and its lease has ended since")
@@ -143,8 +143,13 @@ class Queues:
         deadline_s = asyncio.get_running_loop().time() + wait_ms / 1000
         result = await self._ask(_encode_put(key, candidate), candidate, timeout_ms)
         assert isinstance(result, PutResult)
+        first = places(self._machine.store, queue)[:1]
+        if first and first[0].lease == result.lease and first[0].key != key:
+            # Had with a ttl, whose lease comes back now: it must not wait for itself.
+            await self._leave(key, result.revision, timeout_ms)
+            return first[0]
         at = _At(queue, key, result.lease, candidate.ttl_ms)
-        waiter = _Waiter(self._service, self._machine, self._changes, at)
+        waiter = _Waiter(self._service, self._machine, self._hub, at)
         try:
             granted = await waiter.turn(deadline_s, timeout_ms)
         except (RaftkvError, asyncio.CancelledError) as error:  # cancelled: the client is gone
@@ -161,8 +166,8 @@ class Queues:
         if candidate.token is not None:
             command = encode_once(candidate.token, sha256(command).digest()[:16], command)
         result = await self._service.propose(command, timeout_ms)
-        if isinstance(result, Rejected):
-            raise rejection(result)
+        if isinstance(result, Refused | Malformed | Rejected):
+            raise refusal(result)
         return result
 
     async def _leave(self, key: bytes, mod_revision: int, timeout_ms: float) -> None:
@@ -202,10 +207,10 @@ class _At(NamedTuple):
 class _Waiter:
     """One request that waits for its turn."""
 
-    def __init__(self, service: Asked, machine: KvMachine, changes: Changes, at: _At) -> None:
+    def __init__(self, service: Asked, machine: KvMachine, hub: Hub, at: _At) -> None:
         self._service = service
         self._machine = machine
-        self._changes = changes
+        self._hub = hub
         self._queue, self._key, self._lease = at.queue, at.key, at.lease
         # A lease that was made here is kept alive here: nobody else knows it yet.
         self._alive_s = at.ttl_ms / 3000 if at.ttl_ms else float("inf")
@@ -266,20 +271,18 @@ class _Waiter:
             logger.debug("a waiter's lease is not kept alive now", lease=self._lease, reason=error.detail)
 
     async def _changed(self, keys: list[bytes], until_s: float) -> None:
-        with self._changes.of(keys) as event:
-            try:
-                async with asyncio.timeout_at(until_s):
-                    await event.wait()
-            except TimeoutError:
-                return
-        if self._changes.stopped:
+        event = asyncio.Event()
+        watchers = [self._hub.watch_key(key, None, event.set) for key in keys]
+        try:
+            async with asyncio.timeout_at(until_s):
+                await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            for watcher in watchers:
+                self._hub.remove(watcher)
+        if self._hub.is_closed:
             raise ShuttingDown("this node is stopping; ask another", retry_after_ms=1000)
-
-
-def rejection(result: Rejected) -> RaftkvError:
-    if result.reason == Reason.NO_SUCH_LEASE:
-        return NoSuchLease(result.detail)
-    return BadRequest(result.detail)
 
 
 def _suffix_of(candidate: Candidate) -> bytes:

@@ -12,10 +12,10 @@ from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Change, Index, NodeId
 from raftkv.errors import ChangeRefused, Outcome, TimedOut
 from raftkv.kv.machine import KvMachine
+from raftkv.kv.watch import Hub
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup, backup_of
-from raftkv.server.changes import Changes
 from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.levels import common_level, outdated, own_report
@@ -49,7 +49,7 @@ class NodeService:
         sender: SnapshotSender,
         receiver: SnapshotReceiver,
         housekeeping: Housekeeping,
-        changes: Changes,
+        hub: Hub,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -62,6 +62,7 @@ class NodeService:
         self._snapshots = snapshots
         self._sender = sender
         self._receiver = receiver
+        self.hub = hub
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
@@ -69,7 +70,7 @@ class NodeService:
         self.transfer = driver.transfer
         self.require = housekeeping.require
         self.staleness_ms = driver.staleness_ms
-        self.queues = Queues(self, machine, changes)
+        self.queues = Queues(self, machine, hub)
 
     @property
     def node_id(self) -> NodeId:

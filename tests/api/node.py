@@ -22,9 +22,9 @@ from raftkv.kv.levels import FEATURES, MACHINE_LEVEL
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.store import Store
+from raftkv.kv.watch import Hub
 from raftkv.ports import Backup, PeerView
 from raftkv.server.backup import MachineBackup
-from raftkv.server.changes import Changes
 from raftkv.server.queues import Queues
 from raftkv.storage.segment import Owner
 
@@ -92,8 +92,8 @@ class FakeService:
     leads: bool = False
 
     def __post_init__(self) -> None:
-        self.key_changes = Changes(self.machine)
-        self.queues = Queues(self, self.machine, self.key_changes)
+        self.hub = Hub(self.machine.store, lambda work: asyncio.get_running_loop().call_soon(work))
+        self.queues = Queues(self, self.machine, self.hub)
 
     async def propose(self, command: bytes, timeout_ms: float) -> Any:
         self.timeouts_ms.append(timeout_ms)
@@ -105,7 +105,7 @@ class FakeService:
         applied = self.machine.apply(self.time_ms, self.machine.seal(batch, [command]))
         assert applied is not None
         assert applied.results is not None
-        self.key_changes.turned()
+        self.hub.look()
         return applied.results[0]
 
     async def require(self, feature: str, timeout_ms: float) -> None:
@@ -194,6 +194,10 @@ class RestNode:
         server = self._server
         assert server is not None
         self.wait(lambda: not server.connections)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have ``work`` done on the server's loop."""
+        return self._thread.run(work)
 
     def wait(self, condition: Callable[[], bool]) -> None:
         """Until ``condition``, which is asked on the server's loop, holds."""
