@@ -69,7 +69,8 @@ async def follow(
                     failures, last_id = 0, together.id or last_id
                     yield together
         except RaftkvError as error:
-            if error.status not in _PASSING and not isinstance(error, Unreachable):
+            passes = error.status in _PASSING or isinstance(error, Unreachable)
+            if not passes or isinstance(error, BadAnswer):
                 raise
         caller.endpoints.failed(endpoint)
         caller.look_around()

@@ -34,7 +34,7 @@ class Worker:
         self._queue.put((call, None))
 
     def close(self) -> None:
-        """Do what was given, and end: the thread lives no longer than it has a use, in a program that does."""
+        """Do what was given, and end: in a program that goes on, no thread is left behind."""
         self._queue.put(None)
 
     def _run(self) -> None:

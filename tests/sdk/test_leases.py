@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from raftkv import AsyncClient, LeaseLost, LockHeld, LockLost
+from raftkv.sdk.leases import KeptLease
+from raftkv.sdk.locks import Lock
 from tests.sdk.stub import DEADLINE_S, LOST, Answer, Stub, problem
 
 GRANTED = Answer({"lease": 7, "ttl_ms": 300, "revision": 1}, 201)
@@ -14,6 +16,17 @@ LONG = Answer({"lease": 7, "ttl_ms": 60_000, "revision": 1}, 201)
 KEPT = Answer({"lease": 7, "ttl_ms": 300})
 LOCKED = Answer({"name": "l", "lease": 7, "fencing_token": 3, "key": "x"})
 REVOKED = Answer({"deleted": 1, "revision": 5})
+
+
+async def hold_until_lost(held: KeptLease | Lock, error: Exception | None = None) -> None:
+    """Hold it in a block that ends, with ``error``, when it is lost."""
+    async with asyncio.timeout(DEADLINE_S), held:
+        await held.wait_lost()
+        assert held.lost
+        with pytest.raises(LeaseLost):
+            held.check()
+        if error is not None:
+            raise error
 
 
 async def test_a_lease_is_renewed_until_its_block_ends_and_revoked_then() -> None:
@@ -34,26 +47,20 @@ async def test_a_lease_that_the_cluster_has_ended_is_lost_at_once() -> None:
     gone = problem(404, "no_such_lease")
     async with Stub([GRANTED, gone]) as node, AsyncClient(node.url) as client:
         with pytest.raises(LeaseLost):
-            async with asyncio.timeout(DEADLINE_S), client.kept_lease(0.3) as lease:
-                await lease.wait_lost()
+            await hold_until_lost(client.kept_lease(0.3))
         assert len(node.requests) == 2  # there is nothing to be revoked
 
 
 async def test_a_lease_whose_renewals_get_no_answer_is_lost_by_its_own_clock() -> None:
     async with Stub([GRANTED, LOST]) as node, AsyncClient(node.url) as client:
         with pytest.raises(LeaseLost):
-            async with asyncio.timeout(DEADLINE_S), client.kept_lease(0.3) as lease:
-                await lease.wait_lost()
-                assert lease.lost
-                lease.check()
+            await hold_until_lost(client.kept_lease(0.3))
 
 
 async def test_what_is_raised_in_the_block_comes_before_a_lost_lease() -> None:
     async with Stub([GRANTED, problem(404, "no_such_lease")]) as node, AsyncClient(node.url) as client:
         with pytest.raises(ZeroDivisionError):
-            async with asyncio.timeout(DEADLINE_S), client.kept_lease(0.3) as lease:
-                await lease.wait_lost()
-                raise ZeroDivisionError
+            await hold_until_lost(client.kept_lease(0.3), ZeroDivisionError())
 
 
 async def test_a_lock_goes_with_a_lease_of_its_own() -> None:
@@ -86,10 +93,7 @@ async def test_a_lock_that_was_lost_is_told_of_at_the_end_of_its_block() -> None
     steps = [GRANTED, LOCKED, problem(404, "no_such_lease")]
     async with Stub(list(steps)) as node, AsyncClient(node.url) as client:
         with pytest.raises(LockLost, match="before its block ended"):
-            async with asyncio.timeout(DEADLINE_S), client.lock("l", ttl=0.3) as lock:
-                await lock.wait_lost()
-                with pytest.raises(LockLost, match="somebody else may have it"):
-                    lock.check()
+            await hold_until_lost(client.lock("l", ttl=0.3))
 
 
 async def test_who_waits_for_a_lock_and_loses_its_place_is_told() -> None:
