@@ -20,6 +20,7 @@ COMMANDS = {
     "get": "raftkv.cli.kv:get",
     "delete": "raftkv.cli.kv:delete",
     "list": "raftkv.cli.kv:list_keys",
+    "watch": "raftkv.cli.watch:watch",
     "lease": "raftkv.cli.lease:lease",
     "lock": "raftkv.cli.lock:lock",
     "status": "raftkv.cli.status:status",
