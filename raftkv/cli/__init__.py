@@ -20,6 +20,8 @@ COMMANDS = {
     "get": "raftkv.cli.kv:get",
     "delete": "raftkv.cli.kv:delete",
     "list": "raftkv.cli.kv:list_keys",
+    "txn": "raftkv.cli.txn:txn",
+    "batch": "raftkv.cli.txn:batch",
     "watch": "raftkv.cli.watch:watch",
     "lease": "raftkv.cli.lease:lease",
     "lock": "raftkv.cli.lock:lock",
