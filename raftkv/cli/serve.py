@@ -125,7 +125,7 @@ def _serve(node_id: str, data_dir: Path, at: tuple[str, str], cluster: str, rest
             advertise_peer=Address.parse(advertise_peer, "--advertise-peer") if advertise_peer else None,
             **rest,
         )
-        with lean_imports(config.log_format):
+        with lean_imports(config.log_format, config.join):
             from raftkv.server import app, logs  # noqa: PLC0415
         logs.configure(config.log_level, config.log_format, config.node_id)
         app.serve(config)
