@@ -1,8 +1,9 @@
 """A process of clients that ask all nodes, one operation at a time each, and record every one.
 
-``python -m tests.nemesis.clients --nodes HOST:PORT,... --history FILE ...``. A line of its standard input says
-which nodes there are from now on. It goes on until that ends, finishes what is under way, and exits: 0, or 1
-with the reason if a node answered what it never should. Each client has its own connections and moves to another node now and then, and after a failure.
+``python -m tests.nemesis.clients --nodes HOST:PORT,... --history FILE ...``. A line of its standard input
+says which nodes there are from now on. It goes on until that ends, finishes what is under way, and exits: 0,
+or 1 with the reason if a node answered what it never should. Each client has its own connections and moves to
+another node now and then, and after a failure.
 
 Keys: a few that live all the time, and a few of an *epoch*, named anew every ``EPOCH_S``: so every key's
 part of the history stays small enough for a search.

@@ -1,8 +1,8 @@
 """Where nodes live: a fixed number of places, one more than the cluster has nodes.
 
-A place has its ports, its end of the network (``links``), and perhaps a disk of its own. A node keeps its place
-for as long as it is a member; who comes later, under another id, may get it. So a cut is between places, and
-whatever cuts needn't know who the members are.
+A place has its ports, its end of the network (``links``), and perhaps a disk of its own. A node keeps its
+place for as long as it is a member; who comes later, under another id, may get it. So a cut is between
+places, and whatever cuts needn't know who the members are.
 """
 
 from __future__ import annotations

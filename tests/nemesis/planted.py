@@ -86,8 +86,8 @@ def acknowledge_before_fsync() -> Iterator[None]:
 
 @contextmanager
 def reads_without_a_vote() -> Iterator[None]:
-    """A node for which nobody votes yet (it waits to be added), or that doesn't vote itself (it learns, or was
-    removed), takes its reads for confirmed. Only a change of members makes such nodes.
+    """A node that doesn't vote (it waits to be added, learns, or was removed) takes its reads for confirmed.
+    Only a change of members makes such nodes.
     """
     barrier = Driver.barrier
 

@@ -1,8 +1,8 @@
 """Who the members are, and where they live; asks the cluster to change that, and waits until it has.
 
-Rules: one change at a time, for the next may destroy a disk that this one still needs. What the cluster can't
-do now (nobody leads, too few are heard from, another change is under way) is asked for again, and counted. What
-it can't do for ``CHANGE_DEADLINE_S`` is a mistake: no fault lasts so long.
+Rules: one change at a time, for the next may destroy a disk that this one still needs. What the cluster
+can't do now (nobody leads, too few are heard from, another change is under way) is asked for again, and
+counted. What it can't do for ``CHANGE_DEADLINE_S`` is a mistake: no fault lasts so long.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Roster:
 
 
 async def voters(cluster: Cluster, node: Node) -> list[str] | None:
-    """The members as ``node`` has them, if all of them vote and that is final; None: it isn't, or no answer."""
+    """The members as ``node`` has them, if all of them vote and that is final; None: not so, or no answer."""
     timeout = aiohttp.ClientTimeout(PATIENCE_S)
     try:
         reply = await cluster.request("GET", node, PATH, timeout=timeout)

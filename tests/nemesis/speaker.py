@@ -1,7 +1,7 @@
-"""Runs a node whose links come from an address of its own: ``python -m tests.nemesis.speaker HOST MODULE ...``.
+"""Runs a node whose links come from an address of its own.
 
-On one machine all connections would come from 127.0.0.1; so a relay sees whose they are. Nothing else of the
-node is touched.
+``python -m tests.nemesis.speaker HOST MODULE ARGUMENT...``. All nodes on one machine would connect from
+127.0.0.1; so a relay sees who does. Nothing else of the node is touched.
 """
 
 from __future__ import annotations

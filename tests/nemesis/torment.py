@@ -2,9 +2,9 @@
 
 Rules: whoever is hit is *busy* until all is undone, and no other fault touches its process or disk meanwhile
 (cuts of the network may overlap with anything). A node may stop by itself only while its disk is bad or full,
-with the disk's exit code, or once it was removed; any other end is a violation. Nothing here destroys what an fsync
-confirmed, but the disk of a node that is no member any more, or is being replaced. One fault at a time changes the
-members, and leaves as many as it found.
+with the disk's exit code, or once it was removed; any other end is a violation. Nothing here destroys what an
+fsync confirmed, but the disk of a node that is no member any more, or is being replaced. One fault at a time
+changes the members, and leaves as many as it found.
 """
 
 from __future__ import annotations
@@ -339,7 +339,7 @@ def fill(path: Path) -> None:
 
 
 def chosen(ranked: Sequence[Node], ranks: Sequence[int], count: int | None = None) -> list[Node]:
-    """Those of ``ranks``, and then those that follow on the first, ``count`` in all (default: as many as ranks).
+    """Those of ``ranks``, then those that follow on the first; ``count`` in all, by default as many as ranks.
 
     There may be fewer nodes than the ranks were drawn for, or more: a change of members is under way.
     """
