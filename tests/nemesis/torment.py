@@ -211,8 +211,12 @@ class Torment:
 
     async def _stop(self, node: Node) -> None:
         """As its operator would: it hands over, answers whom it can, and ends well."""
-        node.signal(signal.SIGTERM)
-        await self._ended(node, (0,))
+        codes: tuple[int, ...] = (0,)
+        if await self._cluster.status(node) is None:  # it may be starting, and not heed signals yet
+            codes = (0, -signal.SIGTERM)
+        if node.alive:
+            node.signal(signal.SIGTERM)
+        await self._ended(node, codes)
 
     async def _roll(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
@@ -258,9 +262,7 @@ class Torment:
         self.diary.note(f"{node.name} is removed")
         await self._until_ended(node, TOLD_WITHIN_S)
         self.roster.figures["ended by itself" if not node.alive else "had to be stopped"] += 1
-        if node.alive:
-            node.signal(signal.SIGTERM)
-        await self._ended(node, (0,))
+        await (self._stop(node) if node.alive else self._ended(node, (0,)))
         self.roster.leave(node)
 
     async def _pause(self, nodes: Sequence[Node], lasts_s: float) -> None:
