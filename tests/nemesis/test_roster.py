@@ -169,9 +169,9 @@ async def test_the_judge_asks_every_node_who_the_members_are(roster: Roster) -> 
 @pytest.mark.parametrize(
     ("ranks", "count", "expected"),
     [
-        ((2, 0), None, ["n3", "n1"]),
+        ((0, 2), None, ["n1", "n3"]),
         ((1,), 3, ["n2", "n3", "n1"]),
-        ((2, 0), 3, ["n3", "n1", "n2"]),
+        ((0, 2), 3, ["n1", "n3", "n2"]),
         ((4, 1), None, ["n2", "n3"]),  # there are fewer than the ranks were drawn for
         ((3, 0), None, ["n1", "n2"]),
     ],
