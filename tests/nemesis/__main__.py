@@ -159,7 +159,7 @@ def in_a_row(kinds: Sequence[Kind]) -> Window:
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="nemesis",
-        description="Real nodes under kills, pauses, cuts, bad disks and changes of members; histories checked.",
+        description="Real nodes under kills, pauses, cuts, bad disks, changes of members; histories checked.",
         epilog="Exit 0: nothing was violated. 1: something was; what is needed to look into it is kept.",
     )
     parser.add_argument("--minutes", type=float, default=2.0, help="of faults, in rounds of at most two (2)")

@@ -37,7 +37,7 @@ MAX_FSYNC_S = 0.4
 MAX_LAG_S = 0.15
 DETACH_DEADLINE_S = 10.0
 # A removed node that was told ends by itself, a second later; one that wasn't waits for ever.
-TOLD_WITHIN_S = 4.0
+TOLD_WITHIN_S = 3.0
 # The share of additions under which another node is killed.
 KILLED_MEANWHILE = 0.5
 EVERYONE = (Kind.KILL_ALL, Kind.ROLLING)  # however many there are just now
