@@ -28,6 +28,7 @@ _SIZES = (
     "max_key_bytes",
     "max_value_bytes",
     "max_request_bytes",
+    "history_changes",
 )
 _DURATIONS = (
     "heartbeat_ms",
@@ -37,6 +38,7 @@ _DURATIONS = (
     "max_request_timeout_ms",
     "drain_ms",
     "slow_fsync_ms",
+    "history_ms",
 )
 
 
@@ -134,6 +136,12 @@ class Config:
 
     snapshot_bytes: int = 64 << 20
     """A snapshot is taken when so many bytes of entries were applied since the last one."""
+
+    history_changes: int = 50_000
+    """So many of the last changes are kept, for reads of the past and for watches that were interrupted."""
+
+    history_ms: float = 3_600_000.0
+    """Changes older than this are forgotten though there are fewer, in milliseconds of cluster time."""
 
     snapshot_margin_bytes: int = 8 << 20
     """Entry data that stays in the log behind a snapshot, for slow followers, in bytes; 0: nothing does."""

@@ -86,6 +86,10 @@ class ChangeRefused(RaftkvError):
     status, code, title = 409, "change_refused", "The members can't be changed so"
 
 
+class UpgradeUnfinished(RaftkvError):
+    status, code, title = 503, "upgrade_unfinished", "Not all members understand this yet"
+
+
 class SnapshotFailed(RaftkvError):
     status, code, title = 503, "snapshot_failed", "No snapshot was taken"
 

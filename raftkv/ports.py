@@ -109,6 +109,13 @@ class Service(Protocol):
         """
         ...
 
+    def require(self, feature: str, timeout_ms: float) -> Awaitable[None]:
+        """Return once all members understand ``feature``, one of ``kv.levels.FEATURES``: usually at once.
+
+        Raises ``UpgradeUnfinished`` (``not_applied``).
+        """
+        ...
+
     def transfer(self, target: NodeId | None, timeout_ms: float) -> Awaitable[tuple[NodeId, Term]]:
         """Have ``target`` lead instead of who does; None: whoever the leader finds fittest. Any node takes
         the wish, and it is tried once. Returns who leads then, and its term.

@@ -64,7 +64,7 @@ PURE_STANDARD_LIBRARY = frozenset({
     "__future__", "abc", "bisect", "collections", "contextlib", "dataclasses", "enum", "functools", "heapq",
     "itertools", "math", "operator", "struct", "types", "typing",
 })
-PURE_LIBRARIES = {"consensus": frozenset(), "kv": frozenset({"msgpack"})}
+PURE_LIBRARIES = {"consensus": frozenset(), "kv": frozenset({"msgpack", "zlib"})}
 # ... and what layer 1, which is pure too, must not name. A shorter list, for it may use data libraries
 # freely.
 IMPURE = frozenset({

@@ -24,16 +24,8 @@ from raftkv.api.params import (
     timeout_ms,
 )
 from raftkv.errors import BadRequest, ConditionFailed, KeyNotFound, RaftkvError, TooLarge
-from raftkv.kv.commands import (
-    Condition,
-    ConditionKind,
-    DeleteResult,
-    Malformed,
-    PutResult,
-    Refused,
-    encode_delete,
-    encode_put,
-)
+from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
+from raftkv.kv.results import DeleteResult, Malformed, PutResult, Refused
 from raftkv.kv.store import Item, Store, prefix_end
 from raftkv.ports import Service
 

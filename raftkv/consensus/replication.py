@@ -36,7 +36,7 @@ class Replication:
     def append(self, leader: Leader, kind: EntryKind, data: bytes) -> Index:
         """Add an entry of this term to our log, stamped with cluster time; ``pump`` sends it."""
         core = self._core
-        time_ms = leader.time_base_ms + int(core.now_ms - leader.since_ms)
+        time_ms = leader.cluster_time_ms(core.now_ms)
         entry = Entry(Index(core.log.last_index + 1), core.current_term, kind, time_ms, data)
         core.append(entry)
         leader.unsettled_bytes += len(data)

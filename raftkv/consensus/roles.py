@@ -101,5 +101,8 @@ class Leader:
     farewells: dict[NodeId, Farewell] = field(default_factory=dict)  # begun when the removal is committed
     leaves_at_ms: float | None = None  # we are no member any more, and lead no longer than that
 
+    def cluster_time_ms(self, now_ms: float) -> int:
+        return self.time_base_ms + int(now_ms - self.since_ms)
+
 
 Role = Follower | PreCandidate | Candidate | Leader

@@ -28,6 +28,12 @@ class View:
         return self._core.membership
 
     @property
+    def cluster_time_ms(self) -> int | None:
+        """What an entry would be stamped with now, by the last ``tick``; None: it doesn't lead."""
+        role = self._core.role
+        return role.cluster_time_ms(self._core.now_ms) if isinstance(role, Leader) else None
+
+    @property
     def membership_since(self) -> Index:
         """The index from which on the membership in force is: that of its entry, or where the log began."""
         return self._core.configurations.since

@@ -1,21 +1,41 @@
-"""What can be asked of the store, and what comes back. Encoded once where a request arrives; opaque bytes
-elsewhere.
+"""What can be asked of the store. Encoded once where a request arrives; opaque bytes elsewhere.
 
-A command is a msgpack array ``[opcode, key, ...]``. Opcodes and condition kinds are in logs on disk: never
-renumber, only add. Revisions: one global counter, grown by 1 with every write that changes something.
+A command is a msgpack array ``[opcode, ...]``. Opcodes, condition kinds and the like are in logs on disk:
+never renumber, only add. Revisions: one global counter, grown by 1 with every command that changes something,
+whatever the number of keys. What comes back is in ``results``.
+
+Opcodes from 3 on, and a PUT with a lease or a time to live, are of machine level 2 (``levels``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import msgpack
 
 
 class Opcode(IntEnum):
-    PUT = 1  # [1, key, value, content_type | nil, condition | nil]
+    PUT = 1  # [1, key, value, content_type | nil, condition | nil], and from level 2 on [..., lease, ttl_ms]
     DELETE = 2  # [2, key, condition | nil]
+    LEVEL = 3  # [3, level]: from here on all nodes understand this level's commands
+    TICK = 4  # [4]: nothing but that time goes on
+    GET = 5  # [5, key]; only within others
+    RANGE = 6  # [6, start, end | nil, limit, flags]; only within others
+    DELETE_RANGE = 7  # [7, start, end | nil]
+    INCREMENT = 8  # [8, key, by]
+    TXN = 9  # [9, [compare ...], [command ...], [command ...]]: one branch, whole or not
+    BATCH = 10  # [10, [command ...]]: each for itself, in order
+    ONCE = 11  # [11, token, fingerprint, command]
+    GRANT = 12  # [12, lease | 0, ttl_ms]
+    KEEP_ALIVE = 13  # [13, lease]
+    REVOKE = 14  # [14, lease]
+    COMPACT = 15  # [15, revision]
+
+
+REVERSE, KEYS_ONLY = 1, 2  # flags of a RANGE
 
 
 class ConditionKind(IntEnum):
@@ -35,52 +55,129 @@ class Condition:
     revisions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PutResult:
-    revision: int  # the store's, after this put; the key's new mod_revision
-    version: int  # how often the key was put since it was created; 1 for a new one
+class Target(IntEnum):
+    """What of a key is compared. Of a key that isn't there all numbers are 0, and no value compares."""
 
-    @property
-    def created(self) -> bool:
-        return self.version == 1
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteResult:
-    deleted: int  # 0 or 1
-    revision: int
+    VALUE = 1
+    VERSION = 2
+    CREATE_REVISION = 3
+    MOD_REVISION = 4
+    LEASE = 5
+    EXISTS = 6  # with 1 or 0
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The condition didn't hold; nothing changed."""
-
-    mod_revision: int  # the key's, 0 where it is absent
-    revision: int
+class Relation(IntEnum):
+    EQUAL = 1
+    NOT_EQUAL = 2
+    LESS = 3
+    GREATER = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Malformed:
-    """The log holds a command that this machine can't read; nothing changed. Never happens between like
-    versions.
+class Compare:
+    """``target`` of ``key`` stands in ``relation`` to ``operand``: bytes for VALUE, else a number. With an
+    ``end``, of every key from ``key`` to before it (b"": to the last); where there is none, as of one that
+    isn't there (etcd's rule).
     """
 
-    reason: str
+    key: bytes
+    target: Target
+    relation: Relation
+    operand: bytes | int
+    end: bytes | None = None
 
-
-Result = PutResult | DeleteResult | Refused | Malformed
 
 _packer = msgpack.Packer()
 
 
+def _pack(*command: Any) -> bytes:
+    return bytes(_packer.pack(command))
+
+
 def encode_put(
-    key: bytes, value: bytes, content_type: str | None = None, condition: Condition | None = None
+    key: bytes,
+    value: bytes,
+    content_type: str | None = None,
+    condition: Condition | None = None,
+    *,
+    lease: int = 0,
+    ttl_ms: int = 0,
 ) -> bytes:
+    """``lease``: an existing one that the key goes with; or ``ttl_ms``: a new one of its own."""
+    if lease or ttl_ms:
+        return _pack(1, key, value, content_type, _encode_condition(condition), lease, ttl_ms)
     return bytes(_packer.pack((1, key, value, content_type, _encode_condition(condition))))
 
 
 def encode_delete(key: bytes, condition: Condition | None = None) -> bytes:
     return bytes(_packer.pack((2, key, _encode_condition(condition))))
+
+
+def encode_level(level: int) -> bytes:
+    return _pack(3, level)
+
+
+def encode_tick() -> bytes:
+    return _pack(4)
+
+
+def encode_get(key: bytes) -> bytes:
+    return _pack(5, key)
+
+
+def encode_range(
+    start: bytes, end: bytes | None, limit: int, *, reverse: bool = False, keys_only: bool = False
+) -> bytes:
+    return _pack(6, start, end, limit, reverse * REVERSE | keys_only * KEYS_ONLY)
+
+
+def encode_delete_range(start: bytes, end: bytes | None) -> bytes:
+    return _pack(7, start, end)
+
+
+def encode_increment(key: bytes, by: int) -> bytes:
+    """The value is a decimal number in ASCII; an absent key counts as 0."""
+    return _pack(8, key, by)
+
+
+def encode_txn(compares: Sequence[Compare], then: Sequence[bytes], otherwise: Sequence[bytes]) -> bytes:
+    """``then``, ``otherwise``: encoded PUT, DELETE, GET, RANGE, DELETE_RANGE, INCREMENT and TXN."""
+    packed = [(each.key, each.end, int(each.target), int(each.relation), each.operand) for each in compares]
+    return b"\x94\x09" + _pack(*packed) + _spliced(then) + _spliced(otherwise)
+
+
+def encode_batch_of(commands: Sequence[bytes]) -> bytes:
+    return b"\x92\x0a" + _spliced(commands)
+
+
+def encode_once(token: str, fingerprint: bytes, command: bytes) -> bytes:
+    """``command`` is applied once for all that come with this ``token`` and ``fingerprint``."""
+    return b"\x94\x0b" + bytes(_packer.pack(token)) + bytes(_packer.pack(fingerprint)) + command
+
+
+def encode_grant(ttl_ms: int, lease: int = 0) -> bytes:
+    """``lease``: the id that it is to have; 0: the machine chooses."""
+    return _pack(12, lease, ttl_ms)
+
+
+def encode_keep_alive(lease: int) -> bytes:
+    return _pack(13, lease)
+
+
+def encode_revoke(lease: int) -> bytes:
+    return _pack(14, lease)
+
+
+def encode_compact(revision: int) -> bytes:
+    """Forget what was before ``revision``; it can still be read itself."""
+    return _pack(15, revision)
+
+
+def _spliced(commands: Sequence[bytes]) -> bytes:
+    """A msgpack array of what is encoded already."""
+    packer = msgpack.Packer(autoreset=False)
+    packer.pack_array_header(len(commands))
+    return bytes(packer.bytes()) + b"".join(commands)
 
 
 def _encode_condition(condition: Condition | None) -> tuple[int, tuple[int, ...]] | None:

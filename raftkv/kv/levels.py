@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 OLDEST_LEVEL = 1  # of a release that doesn't say
-MACHINE_LEVEL = 1
+MACHINE_LEVEL = 2
 
-FEATURES: Mapping[str, int] = {}
+FEATURES: Mapping[str, int] = {"history": 2, "transactions": 2, "leases": 2, "tokens": 2}
 """The level that brought each command or meaning; what isn't named here was there from the first level on."""

@@ -8,21 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from raftkv.kv.commands import (
-    ConditionKind,
+from raftkv.kv.commands import Opcode
+from raftkv.kv.history import History
+from raftkv.kv.levels import MACHINE_LEVEL, OLDEST_LEVEL
+from raftkv.kv.ordered import Bucket
+from raftkv.kv.results import (
+    BatchResult,
+    CompactResult,
     DeleteResult,
+    Done,
+    LeaseResult,
     Malformed,
-    Opcode,
     PutResult,
+    Reason,
     Refused,
+    Rejected,
     Result,
+    RevokeResult,
+    pack_result,
+    unpack_result,
 )
-from raftkv.kv.ordered import Bucket, OrderedRows
-from raftkv.kv.session import BatchId, Sessions, decode_batch, encode_batch
+from raftkv.kv.session import BatchId, decode_batch, encode_batch
 from raftkv.kv.snapshot import Export, Restore
-from raftkv.kv.store import Store
+from raftkv.kv.state import State
+from raftkv.kv.token import Outcome
+from raftkv.kv.txn import Txn, Undone, check_condition, has_bool
 
 _PUT, _DELETE = int(Opcode.PUT), int(Opcode.DELETE)
 _FREED_BUCKETS = 4  # with each batch; about half a millisecond
@@ -87,12 +99,15 @@ class StateMachine(Protocol):
         ...
 
 
-class KvMachine:
-    """The key-value store behind sessions."""
+class KvMachine(State):
+    """The key-value store behind sessions.
+
+    It begins at level 1, with puts and deletes alone, and without a past. From the LEVEL command on it is a
+    machine of level 2: no node that doesn't understand the rest has to apply it, or to restore it.
+    """
 
     def __init__(self) -> None:
-        self.store = Store()
-        self._sessions = Sessions()
+        super().__init__()
         self._former: list[Bucket] = []  # of the store it had before it was restored: freed bit by bit
 
     def seal(self, batch: BatchId, commands: Sequence[bytes]) -> bytes:
@@ -105,67 +120,181 @@ class KvMachine:
             return None
         if self._former:
             del self._former[-_FREED_BUCKETS:]
-        if not self._sessions.admit(batch):
+        if self.level != OLDEST_LEVEL:
+            self._pass_time(time_ms)
+        if not self.sessions.admit(batch):
             return Applied(batch, None)
         return Applied(batch, [self._execute(command) for command in commands])
 
     def incarnation(self, node: str) -> int:
         """The latest run of ``node`` that a batch was applied from; 0: none ever was."""
-        return self._sessions.incarnation(node)
+        return self.sessions.incarnation(node)
+
+    @property
+    def due_ms(self) -> float:
+        """When, in cluster time, a lease ends, and somebody should say that it is as late; or earlier."""
+        return self.leases.due_ms
+
+    @property
+    def checksum(self) -> int | None:
+        """Over all that has changed: equal at equal revisions wherever the machines are. None: at level 1."""
+        return None if self.store.history is None else self.store.history.checksum
+
+    # -- snapshots -----------------------------------------------------------------------------------------
 
     def export(self) -> Export:
-        return Export(self.store, self._sessions)
+        return Export(self)
 
     def restorer(self) -> Restore[KvMachine]:
         return Restore(self._become)
 
-    def _become(self, revision: int, rows: OrderedRows, sessions: Sessions) -> KvMachine:
-        self._former = self.store.become(revision, rows).pieces()
-        self._sessions = sessions
+    def _become(self, other: State) -> KvMachine:
+        self._former = self.store.become(other.store).pieces()
+        self.leases, self.tokens, self.sessions = other.leases, other.tokens, other.sessions
+        self.level, self.time_ms = other.level, other.time_ms
         return self
+
+    # -- commands ------------------------------------------------------------------------------------------
+
+    def _pass_time(self, time_ms: int) -> None:
+        """Leases that have ended go, each with all of its keys at one revision."""
+        assert self.store.history is not None
+        self.time_ms = self.store.history.time_ms = time_ms
+        if self.leases.due_ms <= time_ms:
+            for lease in self.leases.take_due(time_ms):
+                self._remove_keys(lease)
+
+    def _remove_keys(self, lease: int) -> int:
+        keys = self.store.leased(lease)
+        if keys:
+            self.store.take(dict.fromkeys(keys))
+            self.store.keyless.clear()
+        return len(keys)
 
     def _execute(self, command: Any) -> Result:
         # NB: the bytes come from our own handlers, but an entry is forever: check before anything changes.
         # Plain comparisons, for this runs for every operation on every node (match over the enum took twice
         # as long).
-        if type(command) is not list or len(command) < 3 or type(command[1]) is not bytes:
-            return Malformed("unknown command")
-        opcode, key = command[0], command[1]
-        if type(opcode) is not int:  # True == 1 == 1.0, but neither is an opcode
-            return Malformed("unknown command")
+        if type(command) is not list or not command or type(command[0]) is not int:
+            return Malformed("unknown command")  # NB: True == 1 == 1.0, but neither is an opcode
+        result = self._execute_plain(command)
+        if result is None:
+            result = self._execute_other(command)
+        if self.store.keyless:
+            self._forget_own()
+        return result
+
+    def _execute_plain(self, command: list[Any]) -> Result | None:
+        """A put or delete; None: it is another command."""
+        opcode = command[0]
         if opcode == _PUT and len(command) == 5:
-            _, _, value, content_type, condition = command
-            if type(value) is bytes and (content_type is None or type(content_type) is str):
+            _, key, value, content_type, condition = command
+            if (
+                type(key) is bytes
+                and type(value) is bytes
+                and (content_type is None or type(content_type) is str)
+            ):
                 refused = None if condition is None else self._check(key, condition)
                 if refused is not None:
                     return refused
                 version = self.store.put(key, value, content_type)
                 return PutResult(self.store.revision, version)
-        elif opcode == _DELETE and len(command) == 3:
-            condition = command[2]
+        elif opcode == _DELETE and len(command) == 3 and type(command[1]) is bytes:
+            key, condition = command[1], command[2]
             refused = None if condition is None else self._check(key, condition)
             if refused is not None:
                 return refused
             deleted = self.store.delete(key)
             return DeleteResult(int(deleted), self.store.revision)
-        return Malformed("unknown command")
+        return None
 
     def _check(self, key: bytes, condition: Any) -> Refused | Malformed | None:
-        """None if ``condition`` holds of ``key``."""
-        match condition:
-            case [kind, list(revisions)] if all(type(number) is int for number in (kind, *revisions)):
-                current = self.store.mod_revision(key)
+        return check_condition(condition, self.store.mod_revision(key), self.store.revision)
+
+    def _forget_own(self) -> None:
+        """Of the leases that have lost their last key, those that were made for it."""
+        for lease in self.store.keyless:
+            known = self.leases.get(lease)
+            if known is not None and known.own and not self.store.leased(lease):
+                self.leases.remove(lease)
+        self.store.keyless.clear()
+
+    def _execute_other(self, command: list[Any]) -> Result:
+        if command[0] == Opcode.LEVEL:
+            return self._raise_level(command)
+        if self.level == OLDEST_LEVEL or has_bool(command):
+            return Malformed("unknown command")
+        match command:
+            case [Opcode.BATCH, list(commands)]:
+                return BatchResult(tuple(map(self._execute_in_batch, commands)), self.store.revision)
+            case [Opcode.ONCE, str(token), bytes(fingerprint), list(inner)] if inner[:1] != [Opcode.ONCE]:
+                return self._execute_once(token, fingerprint, inner)
+            case [Opcode.TICK]:
+                return Done(self.store.revision)
+            case [Opcode.COMPACT, int(revision)]:
+                return self._compact(revision)
+            case [Opcode.KEEP_ALIVE, int(lease)]:
+                renewed = self.leases.keep_alive(lease, self.time_ms)
+                if renewed is None:
+                    return self._no_such_lease(lease)
+                return LeaseResult(lease, renewed.ttl_ms, renewed.expires_ms)
+            case [Opcode.REVOKE, int(lease)]:
+                if not self.leases.remove(lease):
+                    return self._no_such_lease(lease)
+                return RevokeResult(self._remove_keys(lease), self.store.revision)
             case _:
-                return Malformed("not a condition")
-        match kind:
-            case ConditionKind.EXISTS:
-                holds = current != 0
-            case ConditionKind.ABSENT:
-                holds = current == 0
-            case ConditionKind.REVISION_IN:
-                holds = current in revisions
-            case ConditionKind.REVISION_NOT_IN:
-                holds = current not in revisions
+                return self._execute_txn(command)
+
+    def _raise_level(self, command: list[Any]) -> Result:
+        match command:
+            case [_, level] if type(level) is int and OLDEST_LEVEL < level <= MACHINE_LEVEL:
+                if self.level < level:
+                    self.level = level
+                    self.store.history = History(self.store.revision)
+                return Done(self.store.revision)
             case _:
-                return Malformed("unknown condition")
-        return None if holds else Refused(current, self.store.revision)
+                return Malformed("a level that this machine doesn't have")
+
+    def _execute_in_batch(self, command: Any) -> Result:
+        if isinstance(command, list) and command[:1] in ([Opcode.BATCH], [Opcode.ONCE], [Opcode.LEVEL]):
+            return Malformed("unknown command in a batch")
+        return self._execute(command)
+
+    def _execute_once(self, token: str, fingerprint: bytes, command: list[Any]) -> Result:
+        self.tokens.forget(self.time_ms)
+        known = self.tokens.get(token)
+        if known is None:
+            result = self._execute(command)
+            self.tokens.add(token, Outcome(self.time_ms, fingerprint, pack_result(result)))
+            return result
+        if known.fingerprint != fingerprint:
+            detail = "this idempotency key was used for another request"
+            return Rejected(Reason.TOKEN_REUSED, detail, self.store.revision)
+        return cast(Result, unpack_result(known.result))
+
+    def _execute_txn(self, command: list[Any]) -> Result:
+        txn = Txn(self.store, self.leases, self.time_ms)
+        try:
+            match command:
+                case [Opcode.GRANT, int(lease), int(ttl_ms)]:
+                    granted = txn.grant(ttl_ms, lease=lease)
+                    return LeaseResult(granted, ttl_ms, self.time_ms + ttl_ms)
+                case _:
+                    result = txn.execute(command)
+        except Undone as undone:
+            txn.abandon()
+            return undone.result
+        txn.commit()
+        return result
+
+    def _compact(self, revision: int) -> Result:
+        history, now = self.store.history, self.store.revision
+        assert history is not None
+        if revision > now:
+            return Rejected(Reason.FUTURE_REVISION, f"the store is at revision {now} only", now)
+        history.compact(revision)
+        return CompactResult(history.compacted, now)
+
+    def _no_such_lease(self, lease: int) -> Rejected:
+        detail = f"there is no lease {lease}; it may have ended"
+        return Rejected(Reason.NO_SUCH_LEASE, detail, self.store.revision)

@@ -29,6 +29,7 @@ from raftkv.replica import Replica
 from raftkv.server import joining, start
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
+from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.members import Members
 from raftkv.server.receiving import SnapshotReceiver
 from raftkv.server.sending import SnapshotSender
@@ -108,6 +109,13 @@ class NodeProcess:
             on_removed=self._on_removed,
         )
         self._make_snapshots(begin)
+        self._housekeeping = Housekeeping(
+            config=config,
+            replica=self._replica,
+            machine=self._machine,
+            driver=self._driver,
+            network=self._network,
+        )
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -120,6 +128,7 @@ class NodeProcess:
             snapshots=self._snapshots,
             sender=self._sender,
             receiver=self._receiver,
+            housekeeping=self._housekeeping,
         )
 
     def _make_snapshots(self, begin: start.Start) -> None:
@@ -159,7 +168,7 @@ class NodeProcess:
         api = RestServer(self._service, self._machine.store, self._api_limits())
         runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
         door = Door(api)
-        publisher = asyncio.create_task(self._publish())
+        tasks = [asyncio.create_task(each) for each in (self._publish(), self._housekeeping.run())]
         try:
             self._members.start()
             await self._network.start()
@@ -170,7 +179,8 @@ class NodeProcess:
             await self._stopping.wait()
             await self._leave(api, door)
         finally:
-            publisher.cancel()
+            for task in tasks:
+                task.cancel()
             await self._members.stop()
             for each in (self._snapshots, self._sender, self._receiver):
                 each.stop()
@@ -299,6 +309,7 @@ class NodeProcess:
         self._members.turned(ready)
         self._snapshots.turned(ready)
         self._sender.turned(ready)
+        self._housekeeping.turned(ready)
 
     def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:
         return self._receiver.offered(sender, offer)

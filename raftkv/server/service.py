@@ -16,6 +16,7 @@ from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup, backup_of
 from raftkv.server.driver import Driver
+from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.levels import common_level, outdated, own_report
 from raftkv.server.members import Members
 from raftkv.server.observer import role_name
@@ -45,6 +46,7 @@ class NodeService:
         snapshots: Snapshots,
         sender: SnapshotSender,
         receiver: SnapshotReceiver,
+        housekeeping: Housekeeping,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -62,6 +64,7 @@ class NodeService:
         self.propose = driver.propose  # the hot path: no layer in between
         self.barrier = driver.barrier
         self.transfer = driver.transfer
+        self.require = housekeeping.require
         self.staleness_ms = driver.staleness_ms
 
     @property
@@ -114,6 +117,8 @@ class NodeService:
             "last_applied": self._replica.last_applied,
             "last_index": node.log.last_index,
             "revision": self._machine.store.revision,
+            "level": self._machine.level,
+            "checksum": self._machine.checksum,
             **own_report(),
         }
 

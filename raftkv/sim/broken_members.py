@@ -207,12 +207,15 @@ ALL: dict[str, Patch] = {
 
 # Those that the simulator notices, too; all of them are missed by scripts of the core.
 NOTICED = (
+    "a membership counts when it is committed",
     "a cut membership stays in force",
     "a snapshot says nothing of the members",
     "committed by a majority of both halves together",
     "committed by those to come alone",
+    "elected by a majority of both halves together",
     "learners counted",
     "a removed leader counts itself",
+    "members changed before a commit of the own term",
     "voters changed in one step",
     "two changes of members at once",
     "a removed leader stays",

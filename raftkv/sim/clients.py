@@ -12,16 +12,8 @@ from functools import partial
 
 from raftkv.consensus.invariants import InvariantBroken
 from raftkv.errors import Outcome, RaftkvError
-from raftkv.kv.commands import (
-    Condition,
-    ConditionKind,
-    DeleteResult,
-    Malformed,
-    PutResult,
-    Refused,
-    encode_delete,
-    encode_put,
-)
+from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
+from raftkv.kv.results import DeleteResult, Malformed, PutResult, Refused
 from raftkv.sim.plan import Plan
 from raftkv.sim.reference import Reference
 from raftkv.sim.server import SimServer

@@ -77,8 +77,9 @@ class Durable:
         log_is_whole = not (floor or self.dropped)
         return log_is_sound and (log_is_whole or any(index >= floor for index in sound))
 
-    def start_interrupted(self, names: Sequence[str]) -> None:
-        """It may have made the log begin after the newest snapshot."""
+    def start_interrupted(self, names: Sequence[str], damaged: Sequence[str]) -> None:
+        """It may have made the log begin after the newest snapshot, and set aside those that are damaged."""
+        self.snapshots.difference_update(damaged)
         snapshots = [index_of(name) for name in names if name.endswith(".snap")]
         self.floor = max([self.floor, *snapshots])
 

@@ -15,8 +15,9 @@ from typing import Any
 import msgpack
 
 from raftkv.consensus.invariants import InvariantBroken
-from raftkv.kv.commands import ConditionKind, DeleteResult, PutResult, Refused, Result
+from raftkv.kv.commands import ConditionKind
 from raftkv.kv.machine import Applied
+from raftkv.kv.results import DeleteResult, PutResult, Refused, Result
 from raftkv.kv.session import BatchId, decode_batch
 
 Held = tuple[int, bytes | None, int, int]

@@ -127,17 +127,33 @@ class Run:
         self.faults.stop()
         self.clients.stop()
         self.network.calm = True
-        self.network.mend_all()
-        within_ms = RECOVERS_WITHIN_TIMEOUTS * plan.timing.election_timeout_max_ms + plan.timeout_ms
         sound = [server for server in self.servers.values() if not server.is_damaged]
-        if plan.spares:
+        if not plan.spares:
+            self._recover(random.sample(sound, random.randint(majority(plan.size), len(sound))))
+            return
+        # A change that was on its way to the leader may come yet; then it is about other members.
+        for is_last in (False, False, True):
+            self.network.mend_all()
             self._heal(sound)
-            self._until(within_ms, self._members_have_settled, sound)
-            sound = [self.servers[name] for name in self._membership.members]
-            core = sound
-        else:
-            core = random.sample(sound, random.randint(majority(plan.size), len(sound)))
-        world.note("a majority is healed: " + " ".join(server.name for server in core))
+            self._until(self._patience_ms, self._members_have_settled, sound)
+            members = self._membership.members
+            try:
+                self._recover([self.servers[name] for name in members])
+                return
+            except NotLive:
+                if is_last or self._membership.members == members:
+                    raise
+            world.note("the members have changed")
+
+    @property
+    def _patience_ms(self) -> float:
+        timing = self.plan.timing
+        return RECOVERS_WITHIN_TIMEOUTS * timing.election_timeout_max_ms + self.plan.timeout_ms
+
+    def _recover(self, core: Sequence[SimServer]) -> None:
+        within_ms = self._patience_ms
+        self.network.mend_all()
+        self.world.note("a majority is healed: " + " ".join(server.name for server in core))
         for server in self.servers.values():
             if server not in core:
                 self._leave_behind(server)

@@ -104,7 +104,7 @@ class SimServer(Process):
             )
             self._restore(opened)
         except PowerCut:
-            self.durable.start_interrupted(self.files.names(DIRECTORY))
+            self.durable.start_interrupted(self.files.names(DIRECTORY), damage)
             self._end("loses power while it starts", random.choice(list(Tear)))
             return False
         except StartError as error:

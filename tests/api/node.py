@@ -17,6 +17,8 @@ from aiohttp import web
 
 from raftkv.api import Limits, RestServer
 from raftkv.consensus.types import Change, Index, NodeId, SnapshotMeta, Term
+from raftkv.kv.commands import encode_level
+from raftkv.kv.levels import FEATURES, MACHINE_LEVEL
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.store import Store
@@ -96,6 +98,10 @@ class FakeService:
         assert applied is not None
         assert applied.results is not None
         return applied.results[0]
+
+    async def require(self, feature: str, timeout_ms: float) -> None:
+        if self.machine.level < FEATURES[feature]:
+            await self.propose(encode_level(MACHINE_LEVEL), timeout_ms)
 
     async def transfer(self, target: NodeId | None, timeout_ms: float) -> tuple[NodeId, Term]:
         self.timeouts_ms.append(timeout_ms)

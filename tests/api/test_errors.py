@@ -23,6 +23,7 @@ from raftkv.errors import (
     TimedOut,
     TooLarge,
     TooManyRequests,
+    UpgradeUnfinished,
     UriTooLong,
 )
 from tests.api.client import Connection, Reply
@@ -41,6 +42,7 @@ STATUS = {
     NoQuorum: (503, "no_quorum"),
     NoSuccessor: (503, "no_successor"),
     ChangeRefused: (409, "change_refused"),
+    UpgradeUnfinished: (503, "upgrade_unfinished"),
     SnapshotFailed: (503, "snapshot_failed"),
     ShuttingDown: (503, "shutting_down"),
     TimedOut: (504, "timeout"),

@@ -14,7 +14,7 @@ import pytest
 
 from raftkv.consensus import Envelope
 from raftkv.consensus.types import Limits, Timing
-from raftkv.kv.commands import PutResult
+from raftkv.kv.results import PutResult
 from raftkv.sim import play
 from raftkv.sim import run as run_module
 from raftkv.sim.plan import NetworkPlan, Plan, SnapshotPlan

@@ -53,7 +53,23 @@ def test_numbers_on_disk_stay_what_they_are() -> None:
         "ABSENT": 3,
         "REVISION_NOT_IN": 4,
     }
-    assert {opcode.name: opcode.value for opcode in Opcode} == {"PUT": 1, "DELETE": 2}
+    assert {opcode.name: opcode.value for opcode in Opcode} == {
+        "PUT": 1,
+        "DELETE": 2,
+        "LEVEL": 3,
+        "TICK": 4,
+        "GET": 5,
+        "RANGE": 6,
+        "DELETE_RANGE": 7,
+        "INCREMENT": 8,
+        "TXN": 9,
+        "BATCH": 10,
+        "ONCE": 11,
+        "GRANT": 12,
+        "KEEP_ALIVE": 13,
+        "REVOKE": 14,
+        "COMPACT": 15,
+    }
 
 
 def test_a_batch_comes_back_as_it_went() -> None:

@@ -5,16 +5,9 @@ from __future__ import annotations
 import pytest
 
 from raftkv.api.params import holds
-from raftkv.kv.commands import (
-    Condition,
-    ConditionKind,
-    DeleteResult,
-    PutResult,
-    Refused,
-    encode_delete,
-    encode_put,
-)
+from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
 from raftkv.kv.machine import KvMachine
+from raftkv.kv.results import DeleteResult, PutResult, Refused
 from raftkv.kv.session import BatchId
 
 # The key is absent (0) or was put second (2): condition -> does it hold then?

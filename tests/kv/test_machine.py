@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.kv.commands import Malformed, PutResult, encode_put
+from raftkv.kv.commands import encode_put
 from raftkv.kv.machine import Applied, KvMachine
+from raftkv.kv.results import Malformed, PutResult
 from raftkv.kv.session import BatchId
 from tests.kv.dump import dump, seen
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from raftkv.kv import image
 from raftkv.kv import row as row_module
-from raftkv.kv.commands import Condition, ConditionKind, PutResult, encode_delete, encode_put
+from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
 from raftkv.kv.machine import KvMachine
+from raftkv.kv.results import PutResult
 from raftkv.kv.session import BatchId
 from raftkv.kv.snapshot import Export
 from raftkv.kv.store import MAX_IMAGES

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import msgpack
 import pytest
 
-from raftkv.kv.commands import PutResult, encode_put
+from raftkv.kv.commands import encode_put
 from raftkv.kv.machine import KvMachine
+from raftkv.kv.results import PutResult
 from raftkv.kv.row import MAX_REVISION
 from raftkv.kv.session import BatchId
 from raftkv.kv.snapshot import Survey, UnknownVersion, founding_chunks
@@ -43,7 +44,7 @@ def without_a_row(chunks: list[bytes]) -> list[bytes]:
 
 
 def newer(chunks: list[bytes]) -> list[bytes]:
-    return [msgpack.packb([2, *msgpack.unpackb(chunks[0])[1:]]), *chunks[1:]]
+    return [msgpack.packb([3, *msgpack.unpackb(chunks[0])[1:]]), *chunks[1:]]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def newer(chunks: list[bytes]) -> list[bytes]:
         (lambda chunks: chunks[:2], ValueError, "only 1 of 2 sessions"),
         (lambda chunks: [*chunks, chunks[-1]], ValueError, "more than 3001 keys"),
         (lambda chunks: [*chunks[:3], chunks[4], chunks[3], *chunks[5:]], ValueError, "out of order"),
-        (newer, UnknownVersion, "version 2"),
+        (newer, UnknownVersion, "version 3"),
     ],
 )
 def test_it_refuses_what_no_machine_can_be_restored_from(
@@ -69,7 +70,7 @@ def test_a_new_cluster_has_the_keys_and_none_of_the_sessions() -> None:
     founded = restored(founding_chunks(iter(chunks_of(machine)), 1_000))
     assert seen(founded)[1] == seen(machine)[1]
     assert founded.store.revision == machine.store.revision + 1_000
-    assert len(founded._sessions) == 0
+    assert len(founded.sessions) == 0
     first = BatchId("n1", 1, 1, 1)  # of the new n1's first life: the old one had nine
     applied = founded.apply(0, founded.seal(first, [encode_put(b"k", b"v")]))
     assert applied is not None

@@ -26,8 +26,9 @@ from raftkv.consensus.types import (
     SnapshotMeta,
     Term,
 )
-from raftkv.kv.commands import Result, encode_put
+from raftkv.kv.commands import encode_put
 from raftkv.kv.machine import KvMachine, Restoring
+from raftkv.kv.results import Result
 from raftkv.replica import Replica
 from raftkv.waiting import ReplicaLimits
 

@@ -7,7 +7,7 @@ import pytest
 from raftkv.consensus.messages import AppendEntries, TimeoutNow, TransferLeadership
 from raftkv.consensus.types import NodeId
 from raftkv.errors import BadRequest, NoQuorum, NoSuccessor, Outcome, ShuttingDown, TimedOut
-from raftkv.kv.commands import PutResult
+from raftkv.kv.results import PutResult
 from tests.replica.harness import Cluster, Server
 
 

@@ -17,7 +17,7 @@ from raftkv.errors import (
     TimedOut,
     TooManyRequests,
 )
-from raftkv.kv.commands import PutResult
+from raftkv.kv.results import PutResult
 from raftkv.members import MAX_WISHES
 from tests.replica.harness import Cluster, Server
 

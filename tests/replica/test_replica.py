@@ -13,7 +13,7 @@ from raftkv.consensus.messages import (
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Limits
 from raftkv.errors import NoQuorum, Outcome, ShuttingDown, TimedOut, TooManyRequests
-from raftkv.kv.commands import PutResult
+from raftkv.kv.results import PutResult
 from raftkv.waiting import ReplicaLimits
 from tests.replica.harness import Cluster, Server
 

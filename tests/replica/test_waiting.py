@@ -8,7 +8,7 @@ from __future__ import annotations
 from raftkv.consensus.messages import AppendEntries, Envelope, ReadIndexReply
 from raftkv.consensus.types import Limits
 from raftkv.errors import Outcome, TimedOut
-from raftkv.kv.commands import PutResult
+from raftkv.kv.results import PutResult
 from tests.replica.harness import Cluster
 
 

@@ -20,7 +20,8 @@ from raftkv.consensus.messages import Envelope, Message
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import GroupId, NodeId, Term
-from raftkv.kv.commands import PutResult, encode_put
+from raftkv.kv.commands import encode_put
+from raftkv.kv.results import PutResult
 from raftkv.replica import Replica
 from raftkv.server import start
 from raftkv.server.driver import Driver

@@ -15,7 +15,7 @@ from raftkv.consensus.messages import (
 )
 from raftkv.consensus.types import Index, Term
 from raftkv.errors import NoQuorum, Outcome
-from raftkv.kv.commands import PutResult
+from raftkv.kv.results import PutResult
 from tests.server.rig import Heartbeat, Rig, append, outcome
 from tests.server.virtual_time import advance, in_virtual_time, settle
 

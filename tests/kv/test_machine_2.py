@@ -1,0 +1,283 @@
+"""Level 2 as a whole: the machine against a model that copies everything, through snapshots and restores."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from raftkv.kv import history
+from raftkv.kv.commands import (
+    Compare,
+    Relation,
+    Target,
+    encode_batch_of,
+    encode_compact,
+    encode_delete,
+    encode_delete_range,
+    encode_get,
+    encode_grant,
+    encode_increment,
+    encode_keep_alive,
+    encode_level,
+    encode_once,
+    encode_put,
+    encode_revoke,
+    encode_txn,
+)
+from raftkv.kv.history import Compacted
+from raftkv.kv.machine import KvMachine
+from raftkv.kv.results import (
+    CompactResult,
+    DeleteResult,
+    GetResult,
+    IncrementResult,
+    LeaseResult,
+    Malformed,
+    PutResult,
+    Reason,
+    Rejected,
+    TxnResult,
+    pack_result,
+    unpack_result,
+)
+from raftkv.kv.row import item_of
+from raftkv.kv.session import BatchId
+from tests.kv.model import Model
+
+KEYS = [b"a", b"a/1", b"a/2", b"b", b"c/x", b"c/y"]
+
+
+class Driven:
+    """A machine at level 2, one command a batch."""
+
+    def __init__(self) -> None:
+        self.machine = KvMachine()
+        self.seq = 0
+        self.time_ms = 0
+        self.log: list[tuple[int, bytes]] = []
+        self.do(encode_level(2))
+
+    def do(self, command: bytes) -> Any:
+        self.seq += 1
+        data = self.machine.seal(BatchId("n1", 1, self.seq, self.seq), [command])
+        self.log.append((self.time_ms, data))
+        applied = self.machine.apply(self.time_ms, data)
+        assert applied is not None
+        assert applied.results is not None
+        return applied.results[0]
+
+
+def chunks_of(machine: KvMachine) -> list[bytes]:
+    return [chunk for chunk in machine.export() if chunk]
+
+
+def restored(machine: KvMachine) -> KvMachine:
+    copy = KvMachine()
+    restoring = copy.restorer()
+    for chunk in chunks_of(machine):
+        restoring.feed(chunk)
+    return restoring.finish()
+
+
+def draw(random: Random, driven: Driven, model: Model) -> None:  # noqa: PLR0915 - a case a command
+    """One command, given to both."""
+    key, now = random.choice(KEYS), model.revision + 1
+    match random.randrange(9):
+        case 0 | 1:
+            value, kind = random.randbytes(3), random.choice([None, "text/plain"])
+            driven.do(encode_put(key, value, kind))
+            model.step({key: model.put(model.now, key, value, kind, 0)})
+        case 2:
+            driven.do(encode_delete(key))
+            model.step({key: None} if key in model.now else {})
+        case 3:
+            keys = [each for each in model.now if b"a" <= each < b"b"]
+            assert driven.do(encode_delete_range(b"a", b"b")).deleted == len(keys)
+            model.step(dict.fromkeys(keys))
+        case 4:
+            ttl_ms = random.choice([200, 1000])
+            granted = driven.do(encode_grant(ttl_ms))
+            assert granted.lease == model.next_lease
+            model.leases[model.next_lease] = (ttl_ms, driven.time_ms + ttl_ms, False)
+            model.next_lease += 1
+        case 5:
+            lease = random.choice(list(model.leases) or [99])
+            result = driven.do(encode_put(key, b"leased", lease=lease))
+            assert isinstance(result, PutResult) == (lease in model.leases)
+            if lease in model.leases:
+                model.step({key: model.put(model.now, key, b"leased", None, lease)})
+        case 6:
+            result = driven.do(encode_put(key, b"mortal", ttl_ms=300))
+            assert result.lease == model.next_lease
+            model.leases[model.next_lease] = (300, driven.time_ms + 300, True)
+            model.next_lease += 1
+            model.step({key: model.put(model.now, key, b"mortal", None, result.lease)})
+        case 7:
+            other = random.choice(KEYS)
+            commands = [encode_put(key, b"one"), encode_delete(other), encode_put(key, b"two")]
+            driven.do(encode_txn([], commands, []))
+            first = model.put(model.now, key, b"one", None, 0)
+            held = {**model.now, key: first}
+            gone = held.pop(other, None)
+            last = model.put(held, key, b"two", None, 0)
+            changes: dict[bytes, Any] = {key: last}
+            if gone is not None and other != key:
+                changes[other] = None
+            model.step(changes)
+        case _:
+            lease = random.choice(list(model.leases) or [99])
+            if random.random() < 0.5:
+                driven.do(encode_keep_alive(lease))
+                if lease in model.leases:
+                    ttl_ms, _, own = model.leases[lease]
+                    model.leases[lease] = (ttl_ms, driven.time_ms + ttl_ms, own)
+            else:
+                driven.do(encode_revoke(lease))
+                if model.leases.pop(lease, None):
+                    model.step({each: None for each, row in model.now.items() if row[5] == lease})
+    assert now in {model.revision, model.revision + 1}
+
+
+def compare(machine: KvMachine, model: Model, random: Random) -> None:
+    store = machine.store
+    assert store.revision == model.revision
+    assert {key: _row(item) for key, item in store.page(b"", None, 100).items} == model.now
+    assert {lease: tuple(row) for lease, row in machine.leases.rows().items()} == model.leases
+    assert store.history is not None
+    oldest = store.history.compacted
+    after = random.randint(oldest, model.revision)
+    found = [
+        (revision, key, old and _row(item_of(old)), new and _row(item_of(new)))
+        for revision, key, old, new in store.history.since(after)
+    ]
+    assert sorted(found, key=lambda change: change[:2]) == model.events(after)
+    past = {key: _row(item) for key, item in store.page_at(after, b"", None, 100).items}
+    assert past == model.past[after]
+    backwards = store.page_at(after, b"a", b"b", 100, reverse=True).items
+    assert [key for key, _ in backwards] == sorted((k for k in past if b"a" <= k < b"b"), reverse=True)
+    for key in KEYS:
+        item = store.get_at(key, after)
+        assert (item and _row(item)) == model.past[after].get(key)
+
+
+def _row(item: Any) -> Any:
+    return (item.value, item.create_revision, item.mod_revision, item.version, item.content_type, item.lease)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_machine_does_what_the_model_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small blocks, and few of them; now and then the machine is exchanged for its restored snapshot."""
+    random = Random(seed)
+    monkeypatch.setattr(history, "BLOCK_BYTES", random.choice([1, 400, 256 << 10]))
+    monkeypatch.setattr(history, "MAX_CHANGES", random.choice([10, 100_000]))
+    driven, model = Driven(), Model()
+    driven.machine.store.history.compact(0)  # type: ignore[union-attr]
+    for _ in range(300):
+        driven.time_ms += random.choice([0, 1, 50])
+        model.pass_time(driven.time_ms)
+        draw(random, driven, model)
+        if random.random() < 0.05:
+            driven.do(encode_compact(random.randint(0, model.revision)))
+        if random.random() < 0.2:
+            compare(driven.machine, model, random)
+        if random.random() < 0.1:
+            copy = restored(driven.machine)
+            assert chunks_of(copy) == chunks_of(driven.machine)
+            driven.machine = copy
+    # What the log alone leads to is the same, byte for byte.
+    alone = KvMachine()
+    for time_ms, data in driven.log:
+        alone.apply(time_ms, data)
+    assert chunks_of(alone) == chunks_of(driven.machine)
+    assert alone.checksum == driven.machine.checksum
+
+
+def test_before_level_2_nothing_of_it_is_understood() -> None:
+    machine = KvMachine()
+    commands = [encode_grant(1000), encode_txn([], [], []), encode_put(b"k", b"", ttl_ms=500)]
+    applied = machine.apply(0, machine.seal(BatchId("n1", 1, 1, 1), [*commands, encode_level(9)]))
+    assert applied is not None
+    assert all(isinstance(result, Malformed) for result in applied.results or [])
+    assert machine.store.history is None
+    assert chunks_of(machine)[0][1] == 1  # version 1, which older nodes read
+
+
+def test_a_transaction_that_fails_leaves_nothing() -> None:
+    driven = Driven()
+    driven.do(encode_put(b"text", b"x"))
+    before = chunks_of(driven.machine)[-1], driven.machine.leases.rows()
+    result = driven.do(encode_txn([], [encode_put(b"k", b"v", ttl_ms=500), encode_increment(b"text", 1)], []))
+    assert isinstance(result, Rejected)
+    assert result.reason is Reason.NOT_A_NUMBER
+    assert (chunks_of(driven.machine)[-1], driven.machine.leases.rows()) == before
+    assert driven.machine.store.revision == 1
+
+
+@pytest.mark.parametrize(
+    ("compare", "holds"),
+    [
+        (Compare(b"n", Target.VALUE, Relation.EQUAL, b"5"), True),
+        (Compare(b"n", Target.VALUE, Relation.LESS, b"5"), False),
+        (Compare(b"n", Target.VERSION, Relation.GREATER, 0), True),
+        (Compare(b"n", Target.MOD_REVISION, Relation.NOT_EQUAL, 1), False),
+        (Compare(b"n", Target.EXISTS, Relation.EQUAL, 1), True),
+        (Compare(b"none", Target.EXISTS, Relation.EQUAL, 0), True),
+        (Compare(b"none", Target.VALUE, Relation.NOT_EQUAL, b"x"), False),
+        (Compare(b"none", Target.VERSION, Relation.EQUAL, 0), True),
+        (Compare(b"", Target.LEASE, Relation.EQUAL, 0, b""), True),
+        (Compare(b"", Target.VALUE, Relation.EQUAL, b"5", b""), False),
+    ],
+)
+def test_compares(compare: Compare, holds: bool) -> None:
+    driven = Driven()
+    driven.do(encode_put(b"n", b"5"))
+    driven.do(encode_put(b"z", b"6"))
+    result = driven.do(encode_txn([compare], [encode_get(b"n")], [encode_increment(b"n", -7)]))
+    assert isinstance(result, TxnResult)
+    assert result.succeeded == holds
+    if holds:
+        assert isinstance(result.results[0], GetResult)
+    else:
+        assert result.results == (IncrementResult(-2, 3, 2),)
+
+
+def test_once_is_once() -> None:
+    driven = Driven()
+    command = encode_batch_of([encode_increment(b"n", 2), encode_put(b"k", b"v")])
+    first = driven.do(encode_once("token", b"print", command))
+    driven.machine = restored(driven.machine)
+    assert driven.do(encode_once("token", b"print", command)) == first
+    other = driven.do(encode_once("token", b"other", command))
+    assert isinstance(other, Rejected)
+    assert other.reason is Reason.TOKEN_REUSED
+    driven.time_ms += 3_600_000
+    assert driven.do(encode_once("token", b"other", command)).results[0] == IncrementResult(4, 3, 2)
+
+
+def test_results_are_packed_and_unpacked() -> None:
+    driven = Driven()
+    driven.do(encode_put(b"k", b"v", "text/plain"))
+    nested = encode_txn(
+        [], [encode_get(b"k"), encode_get(b"none"), encode_txn([], [encode_delete(b"k")], [])], []
+    )
+    result = driven.do(nested)
+    assert result.results[2].results == (DeleteResult(1, 2),)
+    for each in (result, Rejected(Reason.COMPACTED, "gone", 7), LeaseResult(1, 2, 3)):
+        assert unpack_result(pack_result(each)) == each
+        assert type(unpack_result(pack_result(each))) is type(each)
+
+
+def test_what_is_compacted_is_refused() -> None:
+    driven = Driven()
+    for number in range(5):
+        driven.do(encode_put(b"k", b"%d" % number))
+    assert driven.do(encode_compact(3)) == CompactResult(3, 5)
+    store = driven.machine.store
+    item = store.get_at(b"k", 3)
+    assert item is not None
+    assert item.value == b"2"
+    with pytest.raises(Compacted, match="before 3"):
+        store.get_at(b"k", 2)
+    assert driven.do(encode_compact(9)).reason is Reason.FUTURE_REVISION
