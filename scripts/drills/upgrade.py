@@ -51,7 +51,7 @@ class Upgrade:
         return "newer" if node.name in self.newer else "older"
 
     async def write_on(self, state: str) -> None:
-        """Wait until every writer has got on; a failed request is an offence from here on."""
+        """Wait until every writer has got on, and say who leads."""
         before = [len(roamer.acks) for roamer in self.roamers]
 
         async def got_on() -> bool:
