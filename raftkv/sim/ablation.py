@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from raftkv import replica as replica_module
+from raftkv import reading as reading_module
 from raftkv.consensus import election as election_module
 from raftkv.consensus.core import Core
 from raftkv.consensus.election import RaftElection
@@ -271,7 +271,7 @@ def _read_before_applied() -> Patch:
         granted.clear()
         return released
 
-    return replica_module, "take_released", take_released
+    return reading_module, "take_released", take_released
 
 
 def _admit_all(self: Sessions, batch: BatchId) -> bool:
@@ -333,7 +333,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("ReadIndex without the round", ((Reads, "confirm", _read_without_a_round),)),
     Ablation("ReadIndex before a commit of the own term", ((Reads, "pump", _read_before_own_term),)),
     Ablation(
-        "read answered before it is applied", ((replica_module, "take_released", _read_before_applied),)
+        "read answered before it is applied", ((reading_module, "take_released", _read_before_applied),)
     ),
     Ablation("duplicates applied again", ((Sessions, "admit", _admit_all),)),
     Ablation("settled batches applied again", ((Sessions, "admit", _admit_settled),)),

@@ -224,9 +224,9 @@ class SimServer(Process):
         self.replica.propose(command, ticket, self.clock_ms + timeout_ms)
         self.wake()
 
-    def barrier(self, ticket: Any, timeout_ms: float) -> None:
+    def barrier(self, ticket: Any, timeout_ms: float, *, by_lease: bool = False) -> None:
         assert self.replica is not None
-        self.replica.barrier(ticket, self.clock_ms + timeout_ms)
+        self.replica.barrier(ticket, self.clock_ms + timeout_ms, by_lease=by_lease)
         self.wake()
 
     def transfer(self, target: NodeId | None, ticket: Any, timeout_ms: float) -> None:
