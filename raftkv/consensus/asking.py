@@ -47,8 +47,9 @@ class Asking(View):
         follow.
 
         ``read_id`` must be new in this node's whole life, restarts included (R3). ``by_lease``: the leader
-        may answer under its lease, which saves the round. Returns False without a leader. True promises
-        nothing: ask again under another id if the leader changes or no grant comes.
+        may answer under its lease, which saves the round; NB: the clock that was given last must have been
+        read after those reads came. Returns False without a leader. True promises nothing: ask again under
+        another id if the leader changes or no grant comes.
         """
         core = self._core
         if isinstance(core.role, Leader):
@@ -58,6 +59,12 @@ class Asking(View):
             return False
         core.send(leader, LeaseRead(read_id) if by_lease else ReadIndex(read_id))
         return True
+
+    @property
+    def lease_until_ms(self) -> float:
+        """Until when this node answers reads under its lease, by its own clock; -inf: it has none."""
+        role = self._core.role
+        return self._reads.lease_until_ms(role) if isinstance(role, Leader) else float("-inf")
 
     def transfer(self, target: NodeId | None) -> bool:
         """Ask that ``target`` lead in the leader's place; None: whoever the leader finds fittest.

@@ -27,7 +27,7 @@ class Reads:
     def register(self, leader: Leader, request: ReadRequest) -> bool:
         """Let ``request`` wait for the next round, unless the lease will do; False if too many wait already.
         """
-        if request.by_lease and self.has_lease(leader):
+        if request.by_lease and self._core.now_ms < self.lease_until_ms(leader):
             self._grant(leader, request, self._core.commit_index)
             return True
         if len(leader.reads_waiting) >= self._core.limits.max_waiting_reads:
@@ -56,15 +56,13 @@ class Reads:
         for request in open_round.requests:
             self._grant(leader, request, open_round.index)
 
-    def has_lease(self, leader: Leader) -> bool:
-        """Whether nobody else can have been elected yet, so that what is committed here is all there is."""
-        core = self._core
-        if leader.wished_another or core.commit_index < leader.term_start:
-            return False
-        bound_until_ms = self._replication.agreed(
-            leader, float("inf"), lambda progress: progress.bound_until_ms
-        )
-        return core.now_ms < bound_until_ms
+    def lease_until_ms(self, leader: Leader) -> float:
+        """Until then, by our clock, nobody else can be elected, so that what is committed here is all there
+        is; -inf: that can't be said.
+        """
+        if leader.wished_another or self._core.commit_index < leader.term_start:
+            return float("-inf")
+        return self._replication.agreed(leader, float("inf"), lambda progress: progress.bound_until_ms)
 
     def _grant(self, leader: Leader, request: ReadRequest, index: Index) -> None:
         if request.asker is None:
