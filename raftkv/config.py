@@ -135,7 +135,7 @@ class Config:
     later. At most ``election_timeout_min_ms``; more than a heartbeat to be of use. The same on every node."""
 
     max_clock_drift: float = 0.1
-    """How much faster or slower than true time any node's clock runs at most, as a share; leases rest on it."""
+    """How much faster or slower than true time any clock runs at most, as a share; leases rest on it."""
 
     segment_bytes: int = 16 << 20
     """The size at which the log begins a new file, in bytes; at least 4096."""

@@ -60,17 +60,17 @@ async def await_consistency(service: Service, limits: Limits, params: Mapping[st
     return Freshness(level, None)
 
 
-async def _await_revision(service: Service, revision: int, timeout: float) -> float:
-    """Wait until this node has applied ``revision``; what is left of ``timeout`` then."""
+async def _await_revision(service: Service, revision: int, left_ms: float) -> float:
+    """Wait until this node has applied ``revision``; what is left of ``left_ms`` then."""
     if not revision:
-        return timeout
+        return left_ms
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    await service.reached(revision, max(0.0, timeout))
-    return max(0.0, timeout - (loop.time() - began_s) * 1000)
+    await service.reached(revision, max(0.0, left_ms))
+    return max(0.0, left_ms - (loop.time() - began_s) * 1000)
 
 
-async def _staleness(service: Service, limits: Limits, oldest_ms: float | None, timeout: float) -> float:
+async def _staleness(service: Service, limits: Limits, oldest_ms: float | None, left_ms: float) -> float:
     """How old this node's state may be; with ``oldest_ms`` no older than that when it was asked for."""
     if oldest_ms is None:
         staleness_ms = service.staleness_ms()
@@ -84,7 +84,7 @@ async def _staleness(service: Service, limits: Limits, oldest_ms: float | None, 
     if age_ms is None or age_ms > oldest_ms:
         # One question a max_staleness at most: its answer vouches for all the reads of that time.
         try:
-            await service.barrier(min(timeout, limits.max_refresh_ms))
+            await service.barrier(min(left_ms, limits.max_refresh_ms))
         except NoQuorum as error:
             age = "is of unknown age" if age_ms is None else f"may be {age_ms:.0f} ms old"
             raise TooStale(

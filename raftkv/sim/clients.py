@@ -48,7 +48,15 @@ class Operation:
     outcome: str = ""  # "ok", "not_applied" or "unknown"; "" while it waits
 
     def __str__(self) -> str:
-        kind = "get" if self.is_read and not self.by_lease else "get by lease" if self.is_read else "delete" if self.value is None else "put"
+        kind = (
+            "get"
+            if self.is_read and not self.by_lease
+            else "get by lease"
+            if self.is_read
+            else "delete"
+            if self.value is None
+            else "put"
+        )
         return f"c{self.client} #{self.number} {kind} {self.key.decode()}"
 
 

@@ -41,7 +41,9 @@ NAMES = st.sampled_from(
     ]
 )
 QUERY_VALUES = (
-    st.sampled_from(["", "1", "true", "0", "stale", "lease", "linearizable", "json", "raw", "5s", "a", "Zg", "cg"])
+    st.sampled_from(
+        ["", "1", "true", "0", "stale", "lease", "linearizable", "json", "raw", "5s", "a", "Zg", "cg"]
+    )
     | PATH_TEXT
     | st.binary(max_size=4).map(quote)
 )
