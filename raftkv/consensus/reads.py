@@ -25,7 +25,7 @@ class Reads:
         self._replication = replication
 
     def register(self, leader: Leader, request: ReadRequest) -> bool:
-        """Let ``request`` wait for the next round, unless the lease will do; False if too many wait already."""
+        """Let ``request`` wait for the next round, unless the lease does; False if too many wait already."""
         if request.by_lease and self._core.now_ms < self.lease_until_ms(leader):
             self._grant(leader, request, self._core.commit_index)
             return True

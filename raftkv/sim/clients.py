@@ -142,8 +142,8 @@ class Clients:
         _, told = self._told[bisect_right(self._told, vouched_ms, key=lambda each: each[0]) - 1]
         if server.machine.store.revision < told:
             raise InvariantBroken(
-                f"bounded staleness: {server.name} is at revision {server.machine.store.revision} and vouches "
-                f"for all until {vouched_ms} ms, when {told} was acknowledged"
+                f"bounded staleness: {server.name} is at revision {server.machine.store.revision} and "
+                f"vouches for all until {vouched_ms} ms, when {told} was acknowledged"
             )
 
     def _acknowledge(self, revision: int) -> None:

@@ -1,7 +1,8 @@
 """Which version of the protocol a message takes: a peer that speaks an older one would misread it.
 
 Version 1: a cluster whose members never change. Version 2: entries that change them, the messages that ask
-for that, and snapshots that say who the members are. Version 3: the leader's lease. Whoever adds to the protocol raises
+for that, and snapshots that say who the members are. Version 3: the leader's lease.
+Whoever adds to the protocol raises
 ``frames.PROTOCOL_VERSION``, and says here what takes it.
 """
 

@@ -16,6 +16,7 @@ from raftkv.errors import (
     NoQuorum,
     NoSuccessor,
     NotFound,
+    NotReached,
     Outcome,
     RaftkvError,
     ShuttingDown,
@@ -23,6 +24,7 @@ from raftkv.errors import (
     TimedOut,
     TooLarge,
     TooManyRequests,
+    TooStale,
     UriTooLong,
 )
 from tests.api.client import Connection, Reply
@@ -33,6 +35,8 @@ STATUS = {
     BadRequest: (400, "bad_request"),
     KeyNotFound: (404, "key_not_found"),
     NotFound: (404, "not_found"),
+    NotReached: (503, "revision_not_reached"),
+    TooStale: (503, "too_stale"),
     MethodNotAllowed: (405, "method_not_allowed"),
     ConditionFailed: (412, "condition_failed"),
     TooLarge: (413, "too_large"),

@@ -39,7 +39,7 @@ class LeasesChaos(MembersChaos):
             self.cluster.transfer(leaders[-1], self.random.choice(self.names))
 
     def behead(self) -> None:
-        """The leader's links break, and it lives on without noticing; the others make another, if they may."""
+        """The leader's links break, and it lives on without noticing; the others make another if they may."""
         if leaders := self.cluster.leaders:
             self.cut_off_the_leader()
             self.cluster.run(
