@@ -1,4 +1,4 @@
-"""Three real nodes, the leader cut off from the others: what each level of consistency answers on either side.
+"""Three real nodes, the leader cut off from the others: what each level of consistency answers on both sides.
 
 ``scripts/partition-demo`` prints it; ``test_consistency.py`` holds it.
 """
@@ -25,10 +25,10 @@ LEVELS = {
 Answers = Mapping[str, Reply]
 
 
-async def ask_all(cluster: Cluster, node: Node) -> dict[str, Reply]:
-    """One read at each level; who can't answer has half a second to find out."""
+async def ask_all(cluster: Cluster, node: Node, timeout: str = "500ms") -> dict[str, Reply]:
+    """One read at each level."""
     replies = await asyncio.gather(
-        *(cluster.get(node, "key", f"?timeout=500ms&{query}") for query in LEVELS.values())
+        *(cluster.get(node, "key", f"?timeout={timeout}&{query}") for query in LEVELS.values())
     )
     return dict(zip(LEVELS, replies, strict=True))
 
@@ -41,6 +41,7 @@ async def split(directory: Path) -> tuple[Answers, Answers, Answers]:
         leader = await cluster.leader()
         others = cluster.others(leader)
         await cluster.put(leader, "key", "old")
+        await cluster.get(others[0], "key", "?timeout=10s&min_revision=1")
         well = await ask_all(cluster, others[0])
         network.isolate(leader)
         await cluster.leader(among=others)
@@ -52,7 +53,8 @@ async def split(directory: Path) -> tuple[Answers, Answers, Answers]:
             return reply.status == 503
 
         await cluster.until(is_over, "the bound is over at the node that is cut off")
-        return well, await ask_all(cluster, leader), await ask_all(cluster, others[1])
+        cut_off = await ask_all(cluster, leader)
+        return well, cut_off, await ask_all(cluster, others[1], timeout="10s")
 
 
 def _cell(reply: Reply) -> str:
