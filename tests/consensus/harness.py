@@ -10,14 +10,11 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from raftkv.consensus import Envelope, Log, Node, Ready
 from raftkv.consensus.messages import InstallSnapshot
-from raftkv.consensus.ready import ChangeReply, ReadGrant
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import (
-    NOBODY,
     Change,
     Entry,
     EntryKind,
@@ -35,31 +32,11 @@ from raftkv.consensus.types import (
 from tests.consensus.checks import Checks
 from tests.consensus.disk import Disk, boundary_of, entries, entry
 from tests.consensus.members import membership_in
+from tests.consensus.servers import Server, Stream
 
 __all__ = ["Cluster", "Disk", "Link", "Server", "Stream", "entries", "entry"]
 
 Link = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A snapshot on its way."""
-
-    envelope: Envelope  # what the receiver hears when it has all of it
-    covered: list[Entry]
-
-
-@dataclass
-class Server:
-    """One server: its disk survives a crash, its node and what it applied don't."""
-
-    node_id: NodeId
-    disk: Disk
-    node: Node | None = None
-    applied: list[Entry] = field(default_factory=list)
-    grants: list[ReadGrant] = field(default_factory=list)
-    membership: Membership = NOBODY  # what its snapshot says, or that it was founded with
-    replies: list[ChangeReply] = field(default_factory=list)  # to changes of members
 
 
 Observer = Callable[[Server, Ready], None]
