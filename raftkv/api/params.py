@@ -94,16 +94,22 @@ def timeout_ms(params: Mapping[str, bytes], default_ms: float, max_ms: float) ->
 
     A client that gives up at its timeout should have our answer, which says what became of its write, before.
     """
-    text = text_of(params, "timeout")
+    asked_ms = duration_of(params, "timeout", max_ms)
+    return (default_ms if asked_ms is None else asked_ms) * _INSIDE_SHARE
+
+
+def duration_of(params: Mapping[str, bytes], name: str, max_ms: float) -> float | None:
+    """A duration in milliseconds, more than 0."""
+    text = text_of(params, name)
     if text is None:
-        return default_ms * _INSIDE_SHARE
+        return None
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise BadRequest(f"timeout must be a duration like 500ms, 30s or 5m, got {text!r}")
+        raise BadRequest(f"{name} must be a duration like 500ms, 30s or 5m, got {text!r}")
     duration_ms = int(match[1]) * _UNIT_MS[match[2]]
     if not 0 < duration_ms <= max_ms:
-        raise BadRequest(f"timeout must be more than 0 and at most {max_ms:.0f}ms, got {text!r}")
-    return duration_ms * _INSIDE_SHARE
+        raise BadRequest(f"{name} must be more than 0 and at most {max_ms:.0f}ms, got {text!r}")
+    return duration_ms
 
 
 def condition_of(headers: MultiMapping[str], params: Mapping[str, bytes]) -> Condition | None:

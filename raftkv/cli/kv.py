@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from raftkv.cli.options import cluster_of, cluster_options, raw_bytes, raw_key
+from raftkv.cli.options import Command, cluster_of, cluster_options, raw_bytes, raw_key
 from raftkv.cli.output import Failure, on_terminal, print_json, printable, reported
 from raftkv.client import Endpoint, Refused
 from raftkv.client import kv as calls
@@ -63,28 +63,57 @@ def put(
     click.echo(f"{what} {printable(key)} (revision {done.get('revision')}, version {done.get('version')})")
 
 
+def freshness_options(command: Command) -> Command:
+    """``--consistency``, ``--max-staleness`` and ``--min-revision``; see ``_freshness``."""
+    command = click.option(
+        "--min-revision", type=click.IntRange(min=1), metavar="N", help="Wait until the node has applied N."
+    )(command)
+    command = click.option(
+        "--max-staleness",
+        metavar="DURATION",
+        help="With --consistency stale: refuse what may be older (500ms, 5s).",
+    )(command)
+    return click.option(
+        "--consistency",
+        type=click.Choice(["linearizable", "lease", "stale"]),
+        default="linearizable",
+        show_default=True,
+        help="lease: by the leader's clock; stale: what the node that is asked has, without a quorum.",
+    )(command)
+
+
+def _freshness(consistency: str, max_staleness: str | None, min_revision: int | None) -> calls.Freshness:
+    if max_staleness is not None and consistency != "stale":
+        raise click.UsageError("--max-staleness goes with --consistency stale")
+    return calls.Freshness(consistency, max_staleness, min_revision or 0)
+
+
 @click.command()
 @click.argument("key", callback=raw_key)
-@click.option(
-    "--consistency",
-    type=click.Choice(["linearizable", "stale"]),
-    default="linearizable",
-    show_default=True,
-    help="stale: what the node that is asked has, without a quorum.",
-)
+@freshness_options
 @cluster_options
-def get(key: bytes, consistency: str, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) -> None:
+def get(
+    *,
+    key: bytes,
+    consistency: str,
+    max_staleness: str | None,
+    min_revision: int | None,
+    endpoints: tuple[Endpoint, ...],
+    timeout_s: float,
+    output: str,
+) -> None:
     """Write the value of KEY to standard output, byte for byte.
 
     With --output json: its revisions too. Exits 1 where there is no such key.
     """
+    freshness = _freshness(consistency, max_staleness, min_revision)
     try:
         with reported():
             cluster = cluster_of(endpoints, timeout_s)
             if output == "json":
-                print_json(calls.get_envelope(cluster, key, consistency))
+                print_json(calls.get_envelope(cluster, key, freshness))
                 return
-            value = calls.get(cluster, key, consistency)
+            value = calls.get(cluster, key, freshness)
     except Failure as failure:
         cause = failure.__cause__
         if isinstance(cause, Refused) and cause.problem.code == "key_not_found":
@@ -116,6 +145,7 @@ def delete(key: bytes, endpoints: tuple[Endpoint, ...], timeout_s: float, output
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N keys.")
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
+@freshness_options
 @cluster_options
 def list_keys(
     *,
@@ -123,6 +153,9 @@ def list_keys(
     limit: int | None,
     keys_only: bool,
     reverse: bool,
+    consistency: str,
+    max_staleness: str | None,
+    min_revision: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
     output: str,
@@ -134,6 +167,7 @@ def list_keys(
     exact.
     """
     table = output == "table" and on_terminal()
+    freshness = _freshness(consistency, max_staleness, min_revision)
     asked = limit if limit is not None or not table else TERMINAL_ITEMS + 1
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
@@ -144,6 +178,7 @@ def list_keys(
             page_items=PAGE_KEYS if keys_only else PAGE_ITEMS,
             keys_only=keys_only,
             reverse=reverse,
+            freshness=freshness,
         )
         items = chain.from_iterable(page.items for page in runs)
         if table:

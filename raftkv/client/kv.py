@@ -48,19 +48,41 @@ def delete(cluster: Cluster, key: bytes) -> dict[str, Any]:
     return _written(cluster.write(Request("DELETE", key_path(key))))
 
 
-def get(cluster: Cluster, key: bytes, consistency: str) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How fresh an answer must be; see docs/consistency.md."""
+
+    consistency: str = "linearizable"  # or "lease", "stale"
+    max_staleness: str | None = None  # a duration, with "stale" only
+    min_revision: int = 0
+
+    @property
+    def query(self) -> list[tuple[str, str | bytes]]:
+        found: list[tuple[str, str | bytes]] = [("consistency", self.consistency)]
+        found += [] if self.max_staleness is None else [("max_staleness", self.max_staleness)]
+        return [*found, ("min_revision", str(self.min_revision))] if self.min_revision else found
+
+
+def get(cluster: Cluster, key: bytes, freshness: Freshness = Freshness()) -> bytes:
     """A key's value, byte for byte. Raises ``Refused`` with status 404 where there is none."""
-    return cluster.read(Request("GET", key_path(key), (("consistency", consistency),))).body
+    return cluster.read(Request("GET", key_path(key), tuple(freshness.query))).body
 
 
-def get_envelope(cluster: Cluster, key: bytes, consistency: str) -> dict[str, Any]:
+def get_envelope(cluster: Cluster, key: bytes, freshness: Freshness = Freshness()) -> dict[str, Any]:
     """A key's value with its revisions, as JSON shows it (``value`` or ``value_base64``)."""
-    query = (("consistency", consistency), ("format", "json"))
+    query = (*freshness.query, ("format", "json"))
     return _document(cluster.read(Request("GET", key_path(key), query)))
 
 
 def pages(
-    cluster: Cluster, prefix: bytes, *, limit: int | None, page_items: int, keys_only: bool, reverse: bool
+    cluster: Cluster,
+    prefix: bytes,
+    *,
+    limit: int | None,
+    page_items: int,
+    keys_only: bool,
+    reverse: bool,
+    freshness: Freshness = Freshness(),
 ) -> Iterator[Page]:
     """The keys under ``prefix`` in key order, ``limit`` of them at most, ``page_items`` a request."""
     cursor: str | None = None
@@ -68,6 +90,7 @@ def pages(
     while left is None or left > 0:
         wanted = page_items if left is None else min(left, page_items)
         query: list[tuple[str, str | bytes]] = [("prefix", prefix), ("limit", str(wanted))]
+        query += freshness.query if freshness != Freshness() else []
         query += [("keys_only", "true")] if keys_only else []
         query += [("reverse", "true")] if reverse else []
         query += [("cursor", cursor)] if cursor is not None else []
