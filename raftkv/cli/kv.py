@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from raftkv.cli.options import cluster_of, cluster_options, raw_bytes, raw_key
+from raftkv.cli.options import Command, cluster_of, cluster_options, raw_bytes, raw_key
 from raftkv.cli.output import Failure, on_terminal, print_json, printable, reported
 from raftkv.client import Endpoint, Refused
 from raftkv.client import kv as calls
@@ -78,21 +78,42 @@ def put(
     click.echo(f"{what} {printable(key)} (revision {revision}, version {version}{with_lease})")
 
 
+def freshness_options(command: Command) -> Command:
+    """``--consistency``, ``--max-staleness`` and ``--min-revision``; see ``_freshness``."""
+    command = click.option(
+        "--min-revision", type=click.IntRange(min=1), metavar="N", help="Wait until the node has applied N."
+    )(command)
+    command = click.option(
+        "--max-staleness",
+        metavar="DURATION",
+        help="With --consistency stale: refuse what may be older (500ms, 5s).",
+    )(command)
+    return click.option(
+        "--consistency",
+        type=click.Choice(["linearizable", "lease", "stale"]),
+        default="linearizable",
+        show_default=True,
+        help="lease: by the leader's clock; stale: what the node that is asked has, without a quorum.",
+    )(command)
+
+
+def _freshness(consistency: str, max_staleness: str | None, min_revision: int | None) -> calls.Freshness:
+    if max_staleness is not None and consistency != "stale":
+        raise click.UsageError("--max-staleness goes with --consistency stale")
+    return calls.Freshness(consistency, max_staleness, min_revision or 0)
+
+
 @click.command()
 @click.argument("key", callback=raw_key)
-@click.option(
-    "--consistency",
-    type=click.Choice(["linearizable", "stale"]),
-    default="linearizable",
-    show_default=True,
-    help="stale: what the node that is asked has, without a quorum.",
-)
+@freshness_options
 @revision_option
 @cluster_options
 def get(
     *,
     key: bytes,
     consistency: str,
+    max_staleness: str | None,
+    min_revision: int | None,
     revision: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
@@ -102,13 +123,14 @@ def get(
 
     With --output json: its revisions too. Exits 1 where there is no such key.
     """
+    freshness = _freshness(consistency, max_staleness, min_revision)
     try:
         with reported():
             cluster = cluster_of(endpoints, timeout_s)
             if output == "json":
-                print_json(calls.get_envelope(cluster, key, consistency, revision))
+                print_json(calls.get_envelope(cluster, key, freshness, revision))
                 return
-            value = calls.get(cluster, key, consistency, revision)
+            value = calls.get(cluster, key, freshness, revision)
     except Failure as failure:
         cause = failure.__cause__
         if isinstance(cause, Refused) and cause.problem.code == "key_not_found":
@@ -154,6 +176,7 @@ def delete(
 )
 @click.option("--count", is_flag=True, help="Only how many there are.")
 @revision_option
+@freshness_options
 @cluster_options
 def list_keys(
     *,
@@ -164,6 +187,9 @@ def list_keys(
     delimiter: bytes | None,
     count: bool,
     revision: int | None,
+    consistency: str,
+    max_staleness: str | None,
+    min_revision: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
     output: str,
@@ -175,6 +201,7 @@ def list_keys(
     exact.
     """
     table = output == "table" and on_terminal()
+    freshness = _freshness(consistency, max_staleness, min_revision)
     asked = limit if limit is not None or not table else TERMINAL_ITEMS + 1
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
@@ -191,6 +218,7 @@ def list_keys(
             reverse=reverse,
             delimiter=delimiter or None,
             revision=revision,
+            freshness=freshness,
         )
         items = chain.from_iterable(page.items for page in runs)
         if table:
