@@ -127,8 +127,11 @@ class NodeProcess:
             driver=self._driver,
             network=self._network,
         )
-        self._service = NodeService(
-            config=config,
+        self._service = self._make_service(charter)
+
+    def _make_service(self, charter: Charter) -> NodeService:
+        return NodeService(
+            config=self._config,
             replica=self._replica,
             machine=self._machine,
             driver=self._driver,
