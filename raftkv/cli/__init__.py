@@ -23,6 +23,8 @@ COMMANDS = {
     "watch": "raftkv.cli.watch:watch",
     "lease": "raftkv.cli.lease:lease",
     "lock": "raftkv.cli.lock:lock",
+    "txn": "raftkv.cli.txn:txn",
+    "batch": "raftkv.cli.txn:batch",
     "status": "raftkv.cli.status:status",
     "health": "raftkv.cli.health:health",
     "backup": "raftkv.cli.backup:backup",

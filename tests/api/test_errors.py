@@ -177,7 +177,7 @@ def test_an_unknown_path(client: Connection, target: str) -> None:
         ("GET", "/v1/kv/a?timeout=soon"),
         ("GET", "/v1/kv/a?=1"),
         ("PUT", "/v1/kv/a?consistency=linearizable"),
-        ("PUT", "/v1/kv/a?ttl=30s"),
+        ("PUT", "/v1/kv/a?tll=30s"),
         ("PUT", "/v1/kv/a?timeout=61s"),
         ("DELETE", "/v1/kv/a?if_absent=true&if_absent=true"),
         ("GET", "/v1/status?x=1"),
