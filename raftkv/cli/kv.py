@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from raftkv.cli.options import cluster_of, cluster_options, raw_bytes, raw_key
+from raftkv.cli.options import Command, cluster_of, cluster_options, raw_bytes, raw_key
 from raftkv.cli.output import Failure, on_terminal, print_json, printable, reported
 from raftkv.client import Endpoint, Refused
 from raftkv.client import kv as calls
@@ -22,11 +22,6 @@ PAGE_ITEMS = 100  # of up to 1 MiB each
 PAGE_KEYS = 1_000
 TERMINAL_ITEMS = 1_000  # nobody reads more on a screen; a pipe or --limit gets them all
 PREVIEW_CHARACTERS = 60
-
-
-revision_option = click.option(
-    "--revision", type=click.IntRange(min=1), metavar="N", help="As it was at this revision."
-)
 
 
 @click.command()
@@ -78,21 +73,46 @@ def put(
     click.echo(f"{what} {printable(key)} (revision {revision}, version {version}{with_lease})")
 
 
+def freshness_options(command: Command) -> Command:
+    """``--consistency``, ``--max-staleness``, ``--min-revision`` and ``--revision``; see ``_freshness``."""
+    command = click.option(
+        "--revision", type=click.IntRange(min=1), metavar="N", help="As it was at revision N."
+    )(command)
+    command = click.option(
+        "--min-revision", type=click.IntRange(min=1), metavar="N", help="Wait until the node has applied N."
+    )(command)
+    command = click.option(
+        "--max-staleness",
+        metavar="DURATION",
+        help="With --consistency stale: refuse what may be older (500ms, 5s).",
+    )(command)
+    return click.option(
+        "--consistency",
+        type=click.Choice(["linearizable", "lease", "stale"]),
+        default="linearizable",
+        show_default=True,
+        help="lease: by the leader's clock; stale: what the node that is asked has, without a quorum.",
+    )(command)
+
+
+def _freshness(
+    consistency: str, max_staleness: str | None, min_revision: int | None, revision: int | None
+) -> calls.Freshness:
+    if max_staleness is not None and consistency != "stale":
+        raise click.UsageError("--max-staleness goes with --consistency stale")
+    return calls.Freshness(consistency, max_staleness, min_revision or 0, revision or 0)
+
+
 @click.command()
 @click.argument("key", callback=raw_key)
-@click.option(
-    "--consistency",
-    type=click.Choice(["linearizable", "stale"]),
-    default="linearizable",
-    show_default=True,
-    help="stale: what the node that is asked has, without a quorum.",
-)
-@revision_option
+@freshness_options
 @cluster_options
 def get(
     *,
     key: bytes,
     consistency: str,
+    max_staleness: str | None,
+    min_revision: int | None,
     revision: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
@@ -102,13 +122,14 @@ def get(
 
     With --output json: its revisions too. Exits 1 where there is no such key.
     """
+    freshness = _freshness(consistency, max_staleness, min_revision, revision)
     try:
         with reported():
             cluster = cluster_of(endpoints, timeout_s)
             if output == "json":
-                print_json(calls.get_envelope(cluster, key, consistency, revision))
+                print_json(calls.get_envelope(cluster, key, freshness))
                 return
-            value = calls.get(cluster, key, consistency, revision)
+            value = calls.get(cluster, key, freshness)
     except Failure as failure:
         cause = failure.__cause__
         if isinstance(cause, Refused) and cause.problem.code == "key_not_found":
@@ -153,7 +174,7 @@ def delete(
     help="Show keys with it behind PREFIX as one folder, as ls does with /.",
 )
 @click.option("--count", is_flag=True, help="Only how many there are.")
-@revision_option
+@freshness_options
 @cluster_options
 def list_keys(
     *,
@@ -163,6 +184,9 @@ def list_keys(
     reverse: bool,
     delimiter: bytes | None,
     count: bool,
+    consistency: str,
+    max_staleness: str | None,
+    min_revision: int | None,
     revision: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
@@ -175,11 +199,12 @@ def list_keys(
     exact.
     """
     table = output == "table" and on_terminal()
+    freshness = _freshness(consistency, max_staleness, min_revision, revision)
     asked = limit if limit is not None or not table else TERMINAL_ITEMS + 1
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
         if count:
-            found = calls.count(cluster, prefix, revision)
+            found = calls.count(cluster, prefix, freshness)
             print_json(found) if output == "json" else click.echo(found["count"])
             return
         runs = calls.pages(
@@ -190,7 +215,7 @@ def list_keys(
             keys_only=keys_only,
             reverse=reverse,
             delimiter=delimiter or None,
-            revision=revision,
+            freshness=freshness,
         )
         items = chain.from_iterable(page.items for page in runs)
         if table:

@@ -10,6 +10,7 @@ import gc
 import random
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -32,6 +33,7 @@ from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.members import Members
 from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.revisions import RevisionWaiters
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.service import NodeService
 from raftkv.server.snapshots import Snapshots, Taken
@@ -73,7 +75,7 @@ class NodeProcess:
             config.node_id,
             begin.membership,
             uniform=random.Random().uniform,
-            now_ms=loop.time() * 1000,
+            now_ms=time.monotonic() * 1000,
             hard_state=begin.hard_state,
             log=begin.log,
             applied=begin.applied.index,
@@ -98,8 +100,14 @@ class NodeProcess:
             on_offer=self._on_offer,
         )
         self._driver = Driver(
-            self._replica, self._disk, self._network, on_fatal=self._on_fatal, on_turn=self._on_turn
+            self._replica,
+            self._disk,
+            self._network,
+            on_fatal=self._on_fatal,
+            on_turn=self._on_turn,
+            clock=time.monotonic,
         )
+        self._revisions = RevisionWaiters(lambda: self._machine.store.revision)
         self._members = Members(
             replica=self._replica,
             driver=self._driver,
@@ -129,6 +137,7 @@ class NodeProcess:
             sender=self._sender,
             receiver=self._receiver,
             housekeeping=self._housekeeping,
+            revisions=self._revisions,
         )
 
     def _make_snapshots(self, begin: start.Start) -> None:
@@ -182,7 +191,7 @@ class NodeProcess:
             for task in tasks:
                 task.cancel()
             await self._members.stop()
-            for each in (self._snapshots, self._sender, self._receiver):
+            for each in (self._snapshots, self._sender, self._receiver, self._revisions):
                 each.stop()
             self._driver.stop("this node is stopping; ask another")
             await door.close()
@@ -311,6 +320,7 @@ class NodeProcess:
         self._snapshots.turned(ready)
         self._sender.turned(ready)
         self._housekeeping.turned(ready)
+        self._revisions.turned()
 
     def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:
         return self._receiver.offered(sender, offer)

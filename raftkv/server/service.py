@@ -21,6 +21,7 @@ from raftkv.server.levels import common_level, outdated, own_report
 from raftkv.server.members import Members
 from raftkv.server.observer import role_name
 from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.revisions import RevisionWaiters
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
 from raftkv.storage.charter import Charter
@@ -47,6 +48,7 @@ class NodeService:
         sender: SnapshotSender,
         receiver: SnapshotReceiver,
         housekeeping: Housekeeping,
+        revisions: RevisionWaiters,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -66,6 +68,8 @@ class NodeService:
         self.transfer = driver.transfer
         self.require = housekeeping.require
         self.staleness_ms = driver.staleness_ms
+        self.vouched_age_ms = driver.vouched_age_ms
+        self.reached = revisions.reached
 
     @property
     def node_id(self) -> NodeId:
