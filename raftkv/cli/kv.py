@@ -24,11 +24,6 @@ TERMINAL_ITEMS = 1_000  # nobody reads more on a screen; a pipe or --limit gets 
 PREVIEW_CHARACTERS = 60
 
 
-revision_option = click.option(
-    "--revision", type=click.IntRange(min=1), metavar="N", help="As it was at this revision."
-)
-
-
 @click.command()
 @click.argument("key", callback=raw_key)
 @click.argument("value", callback=raw_bytes, required=False)
@@ -79,7 +74,10 @@ def put(
 
 
 def freshness_options(command: Command) -> Command:
-    """``--consistency``, ``--max-staleness`` and ``--min-revision``; see ``_freshness``."""
+    """``--consistency``, ``--max-staleness``, ``--min-revision`` and ``--revision``; see ``_freshness``."""
+    command = click.option(
+        "--revision", type=click.IntRange(min=1), metavar="N", help="As it was at revision N."
+    )(command)
     command = click.option(
         "--min-revision", type=click.IntRange(min=1), metavar="N", help="Wait until the node has applied N."
     )(command)
@@ -97,16 +95,17 @@ def freshness_options(command: Command) -> Command:
     )(command)
 
 
-def _freshness(consistency: str, max_staleness: str | None, min_revision: int | None) -> calls.Freshness:
+def _freshness(
+    consistency: str, max_staleness: str | None, min_revision: int | None, revision: int | None
+) -> calls.Freshness:
     if max_staleness is not None and consistency != "stale":
         raise click.UsageError("--max-staleness goes with --consistency stale")
-    return calls.Freshness(consistency, max_staleness, min_revision or 0)
+    return calls.Freshness(consistency, max_staleness, min_revision or 0, revision or 0)
 
 
 @click.command()
 @click.argument("key", callback=raw_key)
 @freshness_options
-@revision_option
 @cluster_options
 def get(
     *,
@@ -123,14 +122,14 @@ def get(
 
     With --output json: its revisions too. Exits 1 where there is no such key.
     """
-    freshness = _freshness(consistency, max_staleness, min_revision)
+    freshness = _freshness(consistency, max_staleness, min_revision, revision)
     try:
         with reported():
             cluster = cluster_of(endpoints, timeout_s)
             if output == "json":
-                print_json(calls.get_envelope(cluster, key, freshness, revision))
+                print_json(calls.get_envelope(cluster, key, freshness))
                 return
-            value = calls.get(cluster, key, freshness, revision)
+            value = calls.get(cluster, key, freshness)
     except Failure as failure:
         cause = failure.__cause__
         if isinstance(cause, Refused) and cause.problem.code == "key_not_found":
@@ -175,7 +174,6 @@ def delete(
     help="Show keys with it behind PREFIX as one folder, as ls does with /.",
 )
 @click.option("--count", is_flag=True, help="Only how many there are.")
-@revision_option
 @freshness_options
 @cluster_options
 def list_keys(
@@ -186,10 +184,10 @@ def list_keys(
     reverse: bool,
     delimiter: bytes | None,
     count: bool,
-    revision: int | None,
     consistency: str,
     max_staleness: str | None,
     min_revision: int | None,
+    revision: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
     output: str,
@@ -201,12 +199,12 @@ def list_keys(
     exact.
     """
     table = output == "table" and on_terminal()
-    freshness = _freshness(consistency, max_staleness, min_revision)
+    freshness = _freshness(consistency, max_staleness, min_revision, revision)
     asked = limit if limit is not None or not table else TERMINAL_ITEMS + 1
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
         if count:
-            found = calls.count(cluster, prefix, revision)
+            found = calls.count(cluster, prefix, freshness)
             print_json(found) if output == "json" else click.echo(found["count"])
             return
         runs = calls.pages(
@@ -217,7 +215,6 @@ def list_keys(
             keys_only=keys_only,
             reverse=reverse,
             delimiter=delimiter or None,
-            revision=revision,
             freshness=freshness,
         )
         items = chain.from_iterable(page.items for page in runs)

@@ -75,43 +75,35 @@ def submit(cluster: Cluster, what: str, document: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How fresh an answer must be; see docs/consistency.md."""
+    """Which state an answer must be of; see docs/consistency.md."""
 
     consistency: str = "linearizable"  # or "lease", "stale"
     max_staleness: str | None = None  # a duration, with "stale" only
     min_revision: int = 0
+    revision: int = 0  # as it was then; 0: as it is
 
     @property
     def query(self) -> list[tuple[str, str | bytes]]:
         found: list[tuple[str, str | bytes]] = [("consistency", self.consistency)]
         found += [] if self.max_staleness is None else [("max_staleness", self.max_staleness)]
-        return [*found, ("min_revision", str(self.min_revision))] if self.min_revision else found
+        found += [("min_revision", str(self.min_revision))] if self.min_revision else []
+        return [*found, ("revision", str(self.revision))] if self.revision else found
 
 
-def get(
-    cluster: Cluster, key: bytes, freshness: Freshness = Freshness(), revision: int | None = None
-) -> bytes:
+def get(cluster: Cluster, key: bytes, freshness: Freshness = Freshness()) -> bytes:
     """A key's value, byte for byte. Raises ``Refused`` with status 404 where there is none."""
-    return cluster.read(Request("GET", key_path(key), _read_query(freshness, revision))).body
+    return cluster.read(Request("GET", key_path(key), tuple(freshness.query))).body
 
 
-def get_envelope(
-    cluster: Cluster, key: bytes, freshness: Freshness = Freshness(), revision: int | None = None
-) -> dict[str, Any]:
+def get_envelope(cluster: Cluster, key: bytes, freshness: Freshness = Freshness()) -> dict[str, Any]:
     """A key's value with its revisions, as JSON shows it (``value`` or ``value_base64``)."""
-    query = (*_read_query(freshness, revision), ("format", "json"))
+    query = (*freshness.query, ("format", "json"))
     return _document(cluster.read(Request("GET", key_path(key), query)))
 
 
-def _read_query(freshness: Freshness, revision: int | None) -> tuple[tuple[str, str | bytes], ...]:
-    past = () if revision is None else (("revision", str(revision)),)
-    return (*freshness.query, *past)
-
-
-def count(cluster: Cluster, prefix: bytes, revision: int | None = None) -> dict[str, Any]:
+def count(cluster: Cluster, prefix: bytes, freshness: Freshness = Freshness()) -> dict[str, Any]:
     """How many keys begin with ``prefix``: ``{"count", "revision"}``."""
-    query: list[tuple[str, str | bytes]] = [("prefix", prefix), ("limit", "0"), ("count", "true")]
-    query += [] if revision is None else [("revision", str(revision))]
+    query = [*freshness.query, ("prefix", prefix), ("limit", "0"), ("count", "true")]
     document = _document(cluster.read(Request("GET", "/v1/kv", tuple(query))))
     return {"count": document.get("count"), "revision": document.get("revision")}
 
@@ -125,7 +117,6 @@ def pages(
     keys_only: bool,
     reverse: bool,
     delimiter: bytes | None = None,
-    revision: int | None = None,
     freshness: Freshness = Freshness(),
 ) -> Iterator[Page]:
     """The keys under ``prefix`` in key order, ``limit`` of them at most, ``page_items`` a request. With a
@@ -140,7 +131,6 @@ def pages(
         query += [("keys_only", "true")] if keys_only else []
         query += [("reverse", "true")] if reverse else []
         query += [] if delimiter is None else [("delimiter", delimiter)]
-        query += [] if revision is None else [("revision", str(revision))]
         query += [("cursor", cursor)] if cursor is not None else []
         document = _document(cluster.read(Request("GET", "/v1/kv", tuple(query))))
         items = _in_order(document, reverse=reverse)
