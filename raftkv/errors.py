@@ -102,6 +102,14 @@ class NoQuorum(RaftkvError):
     status, code, title = 503, "no_quorum", "No leader, or no majority behind it"
 
 
+class TooStale(RaftkvError):
+    status, code, title = 503, "too_stale", "This node's state may be older than was asked for"
+
+
+class NotReached(RaftkvError):
+    status, code, title = 503, "revision_not_reached", "This node has not applied that revision yet"
+
+
 class NoSuccessor(RaftkvError):
     status, code, title = 503, "no_successor", "Nobody could take over the lead"
 

@@ -149,9 +149,10 @@ class Service(Protocol):
         """
         ...
 
-    def barrier(self, timeout_ms: float) -> Awaitable[None]:
+    def barrier(self, timeout_ms: float, *, by_lease: bool = False) -> Awaitable[None]:
         """Return once this node's machine holds every write acknowledged anywhere before the call
-        (ReadIndex).
+        (ReadIndex). ``by_lease``: as far as clocks don't drift more than is configured, where the leader has
+        a lease; that saves a round.
 
         Raises ``raftkv.errors.RaftkvError`` (``not_applied``) when no majority confirmed in time.
         """
@@ -201,8 +202,23 @@ class Service(Protocol):
         """
         ...
 
+    def reached(self, revision: int, timeout_ms: float) -> Awaitable[None]:
+        """Return once this node's machine is at ``revision`` or beyond.
+
+        Raises ``NotReached``, ``TooManyRequests`` or ``ShuttingDown``.
+        """
+        ...
+
     def staleness_ms(self) -> float | None:
-        """How old this node's machine may be, in ms; None: it can't say, it has heard of no leader."""
+        """How long ago this node heard that its machine holds all there is, in ms; None: it has heard of no
+        leader. NB: how old that word was when it came isn't in it.
+        """
+        ...
+
+    def vouched_age_ms(self) -> float | None:
+        """All that was acknowledged anywhere earlier than so many ms ago is in this node's machine, for sure;
+        None: it has never asked.
+        """
         ...
 
     def status(self) -> dict[str, Any]:

@@ -63,20 +63,20 @@ class KvHandlers:
         params, timeout = self._write_params(request, _PUT_PARAMS)
         condition = condition_of(request.headers, params)
         content_type = self._content_type(request)
+        has_lease = "lease" in params or "ttl" in params
+        lease, lasts_ms = _lease_of(params) if has_lease else (0, 0)
         value, timeout = await whole_body(request, self._limits.max_value_bytes, timeout, "the value")
-        lease, lasts_ms, feature = 0, 0, None
-        if "lease" in params or "ttl" in params:
-            lease, lasts_ms = _lease_of(params)
-            feature = "leases"
         command = encode_put(key, value, content_type, condition, lease=lease, ttl_ms=lasts_ms)
-        if feature is None and TOKEN_HEADER not in request.headers:
-            self._writes.check_quota(len(key) + len(value))
-            result = await self._service.propose(command, timeout)
-        else:
-            adds = len(key) + len(value)
+        adds_bytes = len(key) + len(value)
+        if has_lease or TOKEN_HEADER in request.headers:
+            feature = "leases" if has_lease else None
             result = await self._writes.result(
-                request.headers, command, timeout, feature=feature, adds_bytes=adds
+                request.headers, command, timeout, feature=feature, adds_bytes=adds_bytes
             )
+        else:
+            if self._writes.exceeds_quota(adds_bytes):
+                await self._writes.check_quota(adds_bytes, timeout)
+            result = await self._service.propose(command, timeout)
         if not isinstance(result, PutResult):
             raise self._refusal(result, condition)
         body = {

@@ -14,6 +14,7 @@ class Limits:
     max_request_bytes: int
     request_timeout_ms: float
     max_request_timeout_ms: float
+    max_refresh_ms: float = 1_000.0  # how long a read with max_staleness waits for the leader's word
     max_backups: int = 2  # at a time; fewer than the machine has images for
     max_backup_stall_ms: float = 30_000.0  # how long a backup's reader may take nothing
     max_backup_kept_bytes: int = 256 << 20  # of rows that were changed while a backup was read, each

@@ -115,13 +115,19 @@ def timeout_ms(params: Mapping[str, bytes], default_ms: float, max_ms: float) ->
 
     A client that gives up at its timeout should have our answer, which says what became of its write, before.
     """
-    text = text_of(params, "timeout")
+    asked_ms = duration_of(params, "timeout", max_ms)
+    return (default_ms if asked_ms is None else asked_ms) * _INSIDE_SHARE
+
+
+def duration_of(params: Mapping[str, bytes], name: str, max_ms: float) -> float | None:
+    """A duration in milliseconds, more than 0."""
+    text = text_of(params, name)
     if text is None:
-        return default_ms * _INSIDE_SHARE
-    given_ms = duration_ms(text, "timeout")
-    if not 0 < given_ms <= max_ms:
-        raise BadRequest(f"timeout must be more than 0 and at most {max_ms:.0f}ms, got {text!r}")
-    return given_ms * _INSIDE_SHARE
+        return None
+    found_ms = duration_ms(text, name)
+    if not 0 < found_ms <= max_ms:
+        raise BadRequest(f"{name} must be more than 0 and at most {max_ms:.0f}ms, got {text!r}")
+    return found_ms
 
 
 def duration_ms(text: object, name: str) -> int:

@@ -36,6 +36,8 @@ class Polls:
         """
         if "wait" not in params:
             raise BadRequest("since goes with wait=, how long to wait for a change")
+        if "revision" in params:
+            raise BadRequest("what was at a revision doesn't change: give revision or wait")
         wait_ms = duration_ms(params["wait"].decode("utf-8", "replace"), "wait")
         if wait_ms > self._limits.max_request_timeout_ms:
             raise BadRequest(f"wait must be at most {self._limits.max_request_timeout_ms:.0f}ms")

@@ -86,8 +86,8 @@ class Writes:
         adds_bytes: int = 0,
     ) -> Any:
         """As ``propose``, but the machine's result whatever it is."""
-        if adds_bytes:
-            self.check_quota(adds_bytes)
+        if adds_bytes and self.exceeds_quota(adds_bytes):
+            await self.check_quota(adds_bytes, timeout_ms)
         token = token_of(headers)
         if token is not None:
             fingerprint = sha256(command).digest()[:_FINGERPRINT_BYTES]
@@ -100,15 +100,23 @@ class Writes:
             timeout_ms = max(0.0, timeout_ms - (loop.time() - begun_s) * 1000)
         return await self._service.propose(command, timeout_ms)
 
-    def check_quota(self, adds_bytes: int) -> None:
-        """Raises ``QuotaExceeded`` where the store would be beyond it with ``adds_bytes`` more (keys and
-        values), whatever is replaced. What is under way already isn't counted: it may go beyond by that.
+    def exceeds_quota(self, adds_bytes: int) -> bool:
+        """Whether the store, as this node has it, would be beyond its quota with ``adds_bytes`` more (of keys
+        and values), whatever is replaced. What is under way already isn't counted: it may go beyond by that.
         """
-        if self._store.size_bytes + adds_bytes > self._quota_bytes:
+        return self._store.size_bytes + adds_bytes > self._quota_bytes
+
+    async def check_quota(self, adds_bytes: int, timeout_ms: float) -> None:
+        """Raises ``QuotaExceeded``, or what ``Service.barrier`` raises, where ``exceeds_quota`` still holds
+        when this node has seen all that was done before: it might not know yet that keys were deleted.
+        """
+        await self._service.barrier(timeout_ms)
+        size_bytes = self._store.size_bytes
+        if self.exceeds_quota(adds_bytes):
             raise QuotaExceeded(
-                f"the store holds {self._store.size_bytes} bytes of at most {self._quota_bytes}: delete keys "
-                "or restart the nodes with a larger --quota-bytes",
-                extra={"size_bytes": self._store.size_bytes, "quota_bytes": self._quota_bytes},
+                f"the store holds {size_bytes} bytes of at most {self._quota_bytes}: delete keys, or restart "
+                "the nodes with a larger --quota-bytes",
+                extra={"size_bytes": size_bytes, "quota_bytes": self._quota_bytes},
             )
 
 

@@ -16,6 +16,7 @@ from raftkv.kv.machine import Applied, KvMachine
 from raftkv.kv.results import Malformed
 from raftkv.kv.snapshot import Export, Restore
 from raftkv.kv.state import State
+from raftkv.kv.txn import ReadRoom
 
 HOSTED = 64  # an opcode: [64, command]; beyond all of our own
 
@@ -65,12 +66,12 @@ class HostMachine(KvMachine):
         self._now_ms = max(self._now_ms, time_ms)
         return super().apply(time_ms, data)
 
-    def _execute_other(self, command: list[Any]) -> Any:
+    def _execute_other(self, command: list[Any], room: ReadRoom) -> Any:
         match command:
             case [opcode, bytes(hosted)] if opcode == HOSTED:
                 return self._execute_hosted(hosted)
             case _:
-                return super()._execute_other(command)
+                return super()._execute_other(command, room)
 
     def _execute_hosted(self, command: bytes) -> GuestResult | Malformed:
         try:

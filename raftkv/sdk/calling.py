@@ -5,7 +5,8 @@ Rules:
   the time is up: done twice it is done once. A write without a key is asked again only where it definitely
   did not happen.
 - An answer that would be the same anywhere (400, 404, 409, 412 ...) is raised at once.
-- Each node gets half of the time that is left, so that one that hangs leaves time for the others.
+- Each node gets half of the time that is left, so that one that hangs leaves time for the others; and at
+  first no more than seconds, where it may be asked again.
 - When the time is up, what is raised says ``unknown`` if any node may have got the write.
 """
 
@@ -32,6 +33,7 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 JSON = {"Content-Type": "application/json"}
 
 _LEAST_SHARE_S = 1.0  # less than that is not halved any more
+_FIRST_SHARE_S = 2.0  # twice that in the second round, and so on
 _MAX_GRACE_S = 0.5  # how much longer than a node may take its answer is waited for
 _MAX_SERVER_TIMEOUT_MS = 60_000  # nodes refuse a longer ?timeout=
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4)  # after each round of all nodes; the last from then on
@@ -144,7 +146,8 @@ class Caller:
         tried = 0
         while True:
             endpoint = self.endpoints.current
-            error = await self._try(ask, endpoint, deadline - loop.time())
+            share_s = self._share_s(ask, deadline - loop.time(), tried)
+            error = await self._try(ask, endpoint, share_s)
             if isinstance(error, Reply):
                 self._learn()
                 return error
@@ -164,8 +167,16 @@ class Caller:
                 raise unknown or error
             await asyncio.sleep(pause_s)
 
-    async def _try(self, ask: Ask, endpoint: str, left_s: float) -> Reply | RaftkvError:
-        share_s = left_s / 2 if left_s > _LEAST_SHARE_S and not ask.wait_s else left_s
+    def _share_s(self, ask: Ask, left_s: float, tried: int) -> float:
+        """How long the next attempt may take, after so many."""
+        if left_s <= _LEAST_SHARE_S or ask.wait_s:
+            return left_s
+        nodes = len(self.endpoints)
+        if not ask.repeatable or nodes == 1:
+            return left_s / 2
+        return min(left_s / 2, _FIRST_SHARE_S * 2.0 ** (tried // nodes))
+
+    async def _try(self, ask: Ask, endpoint: str, share_s: float) -> Reply | RaftkvError:
         what = "" if ask.method == "GET" else ". The write may have happened, or may still happen"
         try:
             reply = await self._exchange(ask, endpoint, share_s)

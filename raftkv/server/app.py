@@ -1,21 +1,16 @@
 """A node: builds the rooms onto each other, runs until it is told to stop or fails, takes them down in order.
-``serve`` is a process of it, which is told by signals; ``embedding`` runs it within another program.
+``process`` is a process of it, which is told by signals; ``embedding`` runs it within another program.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import gc
 import random
-import signal
-import sys
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import structlog
 from aiohttp import web
-from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from raftkv.api import Limits, RestServer
 from raftkv.config import Config
@@ -27,21 +22,19 @@ from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
 from raftkv.kv.watch import Hub
 from raftkv.replica import Replica
-from raftkv.server import joining, start
+from raftkv.server import start
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.members import Members
 from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.revisions import RevisionWaiters
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.service import NodeService
 from raftkv.server.snapshots import Snapshots, Taken
 from raftkv.server.worker import Worker
-from raftkv.storage.charter import Charter, write_charter
-from raftkv.storage.datadir import DataDir
+from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
-from raftkv.storage.files import OsFiles
-from raftkv.storage.founding import read_token
 from raftkv.storage.segment import EXIT_DAMAGED
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
@@ -55,10 +48,8 @@ EXIT_PORT = 73  # EX_CANTCREAT
 
 _GROUP = GroupId(0)
 _GOODBYE_S = 1.0  # for connections to end by themselves
-_GC_THRESHOLDS = (10_000, 20, 20)  # hardly anything here is cyclic, and there is much of it: look seldom
 _BEAT_S = 15.0  # how often those who watch are told that the node lives, and how far it is
 _PUBLISH_S = 0.25  # how often the other nodes are told this one's status
-_SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
 
 
 def _nothing() -> None:
@@ -79,7 +70,7 @@ class NodeProcess:
             config.node_id,
             begin.membership,
             uniform=random.Random().uniform,
-            now_ms=loop.time() * 1000,
+            now_ms=time.monotonic() * 1000,
             hard_state=begin.hard_state,
             log=begin.log,
             applied=begin.applied.index,
@@ -104,8 +95,14 @@ class NodeProcess:
             on_offer=self._on_offer,
         )
         self._driver = Driver(
-            self._replica, self._disk, self._network, on_fatal=self._on_fatal, on_turn=self._on_turn
+            self._replica,
+            self._disk,
+            self._network,
+            on_fatal=self._on_fatal,
+            on_turn=self._on_turn,
+            clock=time.monotonic,
         )
+        self._revisions = RevisionWaiters(lambda: self._machine.store.revision)
         self._members = Members(
             replica=self._replica,
             driver=self._driver,
@@ -123,8 +120,11 @@ class NodeProcess:
             driver=self._driver,
             network=self._network,
         )
-        self._service = NodeService(
-            config=config,
+        self._service = self._make_service(charter)
+
+    def _make_service(self, charter: Charter) -> NodeService:
+        return NodeService(
+            config=self._config,
             replica=self._replica,
             machine=self._machine,
             driver=self._driver,
@@ -137,6 +137,7 @@ class NodeProcess:
             receiver=self._receiver,
             housekeeping=self._housekeeping,
             hub=self._hub,
+            revisions=self._revisions,
         )
 
     def _make_snapshots(self, begin: start.Start) -> None:
@@ -196,7 +197,7 @@ class NodeProcess:
             for task in tasks:
                 task.cancel()
             await self._members.stop()
-            for each in (self._snapshots, self._sender, self._receiver):
+            for each in (self._snapshots, self._sender, self._receiver, self._revisions):
                 each.stop()
             self._driver.stop("this node is stopping; ask another")
             await door.close()
@@ -333,6 +334,7 @@ class NodeProcess:
         self._sender.turned(ready)
         self._housekeeping.turned(ready)
         self._hub.look()
+        self._revisions.turned()
 
     def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:
         return self._receiver.offered(sender, offer)
@@ -358,41 +360,3 @@ def _identity(config: Config, charter: Charter, begin: start.Start) -> Identity:
         peer_address=config.peer_address,
         directory=charter.directory,
     )
-
-
-async def _serve(config: Config) -> None:
-    files = OsFiles()
-    data_dir = DataDir.open(files, config.data_dir)
-    try:
-        config = dataclasses.replace(config, cluster_token=read_token(files, data_dir.path))
-        gc.disable()  # what is read stays: looking for garbage in it would double the time
-        beginning = await joining.begin(config, files, data_dir.path)
-        charter = beginning.charter
-        begin = start.read(config, files, data_dir.path, charter)
-        if beginning.is_new:
-            write_charter(files, data_dir.path, charter)
-        process = NodeProcess(config, charter, begin)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, process.stop, number.name)
-        # What was recovered lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
-        gc.enable()
-        await process.run()
-    finally:
-        data_dir.close()
-
-
-def serve(config: Config) -> None:
-    """Run a node until it is told to stop. Raises ``StartError`` if it can't start, or can't go on."""
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    if HttpRequestParser is HttpRequestParserPy:
-        logger.warning("aiohttp runs without its C parser: requests will be several times slower")
-    runner = asyncio.run
-    with suppress(ImportError):  # where the platform has it
-        import uvloop  # noqa: PLC0415
-
-        runner = uvloop.run
-    runner(_serve(config))

@@ -23,6 +23,7 @@ from raftkv.server.members import Members
 from raftkv.server.observer import role_name
 from raftkv.server.queues import Queues
 from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.revisions import RevisionWaiters
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
 from raftkv.storage.charter import Charter
@@ -50,6 +51,7 @@ class NodeService:
         receiver: SnapshotReceiver,
         housekeeping: Housekeeping,
         hub: Hub,
+        revisions: RevisionWaiters,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -71,6 +73,8 @@ class NodeService:
         self.require = housekeeping.require
         self.staleness_ms = driver.staleness_ms
         self.queues = Queues(self, machine, hub)
+        self.vouched_age_ms = driver.vouched_age_ms
+        self.reached = revisions.reached
 
     @property
     def node_id(self) -> NodeId:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from raftkv.api import Limits, RestServer
 from raftkv.consensus.types import Change, Index, NodeId, SnapshotMeta, Term
+from raftkv.errors import NotReached
 from raftkv.kv.commands import encode_level
 from raftkv.kv.levels import FEATURES, MACHINE_LEVEL
 from raftkv.kv.machine import KvMachine
@@ -75,6 +76,9 @@ class FakeService:
     node_id: NodeId = N1
     leader: NodeId | None = N2
     staleness: float | None = 12.4
+    vouched_age: float | None = None
+    by_lease: list[bool] = field(default_factory=list)  # of each barrier
+    revisions_awaited: list[tuple[int, float]] = field(default_factory=list)  # and for how long at most
     propose_error: BaseException | None = None
     barrier_error: BaseException | None = None
     transfer_error: BaseException | None = None
@@ -135,10 +139,20 @@ class FakeService:
             raise self.snapshot_error
         return {"index": 7, "term": 2, "time_ms": 5, "bytes": 900}
 
-    async def barrier(self, timeout_ms: float) -> None:
+    async def barrier(self, timeout_ms: float, *, by_lease: bool = False) -> None:
         self.timeouts_ms.append(timeout_ms)
+        self.by_lease.append(by_lease)
         if self.barrier_error is not None:
             raise self.barrier_error
+        self.vouched_age = 0.0
+
+    async def reached(self, revision: int, timeout_ms: float) -> None:
+        self.revisions_awaited.append((revision, timeout_ms))
+        if self.machine.store.revision < revision:
+            raise NotReached(f"not yet at {revision}", retry_after_ms=1000)
+
+    def vouched_age_ms(self) -> float | None:
+        return self.vouched_age
 
     def cluster_time(self) -> tuple[int, bool]:
         return self.time_ms, self.leads

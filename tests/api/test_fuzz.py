@@ -34,6 +34,8 @@ NAMES = st.sampled_from(
         "reverse",
         "timeout",
         "consistency",
+        "max_staleness",
+        "min_revision",
         "format",
         "if_revision",
         "if_absent",
@@ -46,7 +48,9 @@ NAMES = st.sampled_from(
     ]
 )
 QUERY_VALUES = (
-    st.sampled_from(["", "1", "true", "0", "stale", "linearizable", "json", "raw", "5s", "a", "Zg", "cg"])
+    st.sampled_from(
+        ["", "1", "true", "0", "stale", "lease", "linearizable", "json", "raw", "5s", "a", "Zg", "cg"]
+    )
     | PATH_TEXT
     | st.binary(max_size=4).map(quote)
 )

@@ -113,6 +113,15 @@ def full(loop_thread: LoopThread) -> Iterator[RestNode]:
     node.close()
 
 
+def test_a_node_that_has_not_seen_a_deletion_yet_looks_again(full: RestNode, loop_thread: LoopThread) -> None:
+    async def barrier(timeout_ms: float) -> None:
+        full.store.delete(b"k")
+
+    full.service.barrier = barrier  # type: ignore[method-assign]
+    with Connection(full) as client:
+        assert client.request("PUT", "/v1/kv/a", body=b"v" * 200).status == 201
+
+
 def node_row_bytes() -> int:
     return 28  # of a row but its value
 

@@ -450,7 +450,7 @@ def test_a_node_that_stops_has_nobody_wait(node: RestNode, client: Connection) -
     assert (replies[0].status, replies[0].headers["connection"]) == (304, "close")
 
 
-@pytest.mark.parametrize("query", ["since=1", "wait=soon", "wait=2m", "wait=1s&since=x"])
+@pytest.mark.parametrize("query", ["since=1", "revision=1&wait=1s", "wait=soon", "wait=2m", "wait=1s&since=x"])
 def test_a_wrong_wait(client: Connection, query: str) -> None:
     reply = client.request("GET", f"/v1/kv/a?{query}")
     assert (reply.status, reply.json["code"]) == (400, "bad_request")

@@ -102,6 +102,7 @@ async def test_a_waiter_in_the_middle_leaves_and_nobody_is_let_past_the_holder()
     await advance(500)
     table.apply(encode_tick())
     await waiting(last)
+    assert middle.done(), "and is told at once"
     with pytest.raises(NoSuchLease):
         await middle
     await table.release(first)
@@ -193,7 +194,7 @@ async def test_a_leader_proclaims_and_nobody_else() -> None:
 @in_virtual_time
 async def test_a_proclamation_that_comes_too_late_changes_nothing() -> None:
     table = Table()
-    leader = await table.acquire(ttl_ms=10**6, value=b"one")
+    leader = await table.acquire(lease=table.grant(10**6), value=b"one")
 
     async def barrier(timeout_ms: float) -> None:
         table.elsewhere = [encode_delete(leader.key)]

@@ -35,7 +35,7 @@ from tests.transport.nodes import (
 
 REFUSALS: list[tuple[dict[str, Any], CloseCode, str]] = [
     (
-        {"version": 3, "max_version": 4},
+        {"version": 4, "max_version": 5},
         CloseCode.VERSION,
         "n1 speaks protocol 1-2, n2 3-4: upgrade n1, a release at a time",
     ),
