@@ -26,18 +26,21 @@ async def test_writes_are_done_once_and_watches_see_each_once_whatever_nodes_do(
     """Tasks count, while the leader is killed, another is paused, and both come back; a watch, which began
     at the leader, and a view follow.
     """
-    cluster, done, stop = raftkv_cluster, [0] * TASKS, asyncio.Event()
+    cluster, done = raftkv_cluster, [0] * TASKS
+    moved, stop = asyncio.Event(), asyncio.Event()
     async with asyncio.timeout(DEADLINE_S), AsyncClient(raftkv_endpoints, timeout=DEADLINE_S) as client:
 
         async def count(task: int) -> None:
             while not stop.is_set():
                 await client.increment("count/n")
                 done[task] += 1
+                moved.set()
 
         async def grown(by: int) -> None:
             least = [each + by for each in done]
-            while any(each < wanted for each, wanted in zip(done, least, strict=True)):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            while any(each < wanted for each, wanted in zip(done, least, strict=True)):
+                moved.clear()
+                await moved.wait()
 
         begin = (await client.put("count/n", "0")).revision
         victim = await leader_of(cluster, client)
