@@ -166,6 +166,10 @@ class Config:
     max_request_bytes: int = 4 << 20
     """The largest request body, in bytes."""
 
+    quota_bytes: int = 0
+    """How much may be stored, of keys, values and what is noted with each, in bytes; 0: no bound. To be the
+    same on all nodes: each looks at what it has itself."""
+
     request_timeout_ms: float = 5000.0
     """How long a request may wait for its answer if it doesn't say (``?timeout=``), in milliseconds."""
 
@@ -222,6 +226,8 @@ class Config:
             raise StartError("request_timeout_ms must not be above max_request_timeout_ms", EXIT_CONFIG)
         if self.snapshot_margin_bytes < 0:
             raise StartError("snapshot_margin_bytes must not be negative", EXIT_CONFIG)
+        if self.quota_bytes < 0:
+            raise StartError("quota_bytes must not be negative", EXIT_CONFIG)
         if self.segment_bytes < 4096:
             raise StartError("segment_bytes must be at least 4096", EXIT_CONFIG)
         if self.advertise and not re.fullmatch(r"https?://[^\s/]+/?", self.advertise):

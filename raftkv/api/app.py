@@ -21,11 +21,14 @@ from raftkv.api import members
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
+from raftkv.api.pages import PageHandlers
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
 from raftkv.api.taking import TakingHandlers
+from raftkv.api.txn import TxnHandlers
+from raftkv.api.writes import Writes
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
-from raftkv.kv.store import Store
+from raftkv.kv.machine import KvMachine
 from raftkv.ports import Service
 
 logger = structlog.get_logger(__name__)
@@ -35,7 +38,7 @@ KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 _KEY_PATH = "/v1/kv/"
 _MEMBER_PATH = f"{members.PATH}/"
-_BEGINNINGS = ("/v1/kv", "/v1/status", "/v1/cluster", "/v1/snapshot")
+_BEGINNINGS = ("/v1/kv", "/v1/txn", "/v1/batch", "/v1/status", "/v1/cluster", "/v1/snapshot")
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
 _LOOK_S = 0.01
@@ -46,8 +49,13 @@ _MAX_LINE_BYTES = 32_768  # a key of 4 KiB may take 12 KiB percent-encoded
 class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
-    def __init__(self, service: Service, store: Store, limits: Limits) -> None:
-        kv, cluster = KvHandlers(service, store, limits), ClusterHandlers(service, limits)
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
+        writes = Writes(service, machine, limits)
+        kv, pages = (
+            KvHandlers(service, machine, limits, writes),
+            PageHandlers(service, machine, limits, writes),
+        )
+        txn, cluster = TxnHandlers(service, limits, writes), ClusterHandlers(service, limits)
         self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
@@ -57,7 +65,10 @@ class Routes:
         }
         snapshot = SnapshotHandlers(service, limits)
         self._paths: dict[str, dict[str, Handler]] = {
-            "/v1/kv": {"GET": kv.list},
+            "/v1/kv": {"GET": pages.list, "DELETE": pages.delete},
+            "/v1/txn": {"POST": txn.txn},
+            "/v1/batch": {"POST": txn.batch},
+            "/v1/compact": {"POST": txn.compact},
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
@@ -155,7 +166,7 @@ class _Connection(web.RequestHandler):
 class RestServer(web.Server):
     """To be run by ``aiohttp.web.ServerRunner``."""
 
-    def __init__(self, service: Service, store: Store, limits: Limits) -> None:
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
         self._limits = limits
         self._settings: dict[str, Any] = {
             "access_log": None,
@@ -165,7 +176,7 @@ class RestServer(web.Server):
             "keepalive_timeout": 75.0,
             "lingering_time": _LINGER_S,
         }
-        self._routes = Routes(service, store, limits)
+        self._routes = Routes(service, machine, limits)
         super().__init__(self._routes.handle, request_factory=self._make_request)
 
     def __call__(self) -> _Connection:

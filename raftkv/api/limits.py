@@ -18,3 +18,6 @@ class Limits:
     max_backups: int = 2  # at a time; fewer than the machine has images for
     max_backup_stall_ms: float = 30_000.0  # how long a backup's reader may take nothing
     max_backup_kept_bytes: int = 256 << 20  # of rows that were changed while a backup was read, each
+    quota_bytes: int = 0  # of the store's keys and rows: beyond it nothing more is stored; 0: none
+    max_txn_operations: int = 1_000  # compares and operations of all branches
+    max_batch_operations: int = 10_000

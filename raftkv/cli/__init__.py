@@ -20,6 +20,8 @@ COMMANDS = {
     "get": "raftkv.cli.kv:get",
     "delete": "raftkv.cli.kv:delete",
     "list": "raftkv.cli.kv:list_keys",
+    "txn": "raftkv.cli.txn:txn",
+    "batch": "raftkv.cli.txn:batch",
     "status": "raftkv.cli.status:status",
     "health": "raftkv.cli.health:health",
     "backup": "raftkv.cli.backup:backup",

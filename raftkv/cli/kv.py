@@ -31,6 +31,8 @@ PREVIEW_CHARACTERS = 60
     "--if-revision", type=click.IntRange(min=0), metavar="N", help="Only if the key was last changed at N."
 )
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
+@click.option("--ttl", metavar="DURATION", help="How long the key is to live: 500ms, 30s, 5m, 2h.")
+@click.option("--lease", type=click.IntRange(min=1), metavar="ID", help="A lease that the key goes with.")
 @cluster_options
 def put(
     *,
@@ -38,6 +40,8 @@ def put(
     value: bytes | None,
     if_revision: int | None,
     if_absent: bool,
+    ttl: str | None,
+    lease: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
     output: str,
@@ -49,22 +53,31 @@ def put(
     """
     if if_absent and if_revision is not None:
         raise click.UsageError("--if-revision and --if-absent exclude each other")
+    if ttl is not None and lease is not None:
+        raise click.UsageError("--ttl and --lease exclude each other: a key has one lease")
     if value is None and sys.stdin.isatty():
         raise click.UsageError('give a VALUE, or "-" to read it from standard input')
     if value is None or value == b"-":
         value = sys.stdin.buffer.read()
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
-        done = calls.put(cluster, key, value, if_revision=if_revision, if_absent=if_absent)
+        done = calls.put(
+            cluster, key, value, if_revision=if_revision, if_absent=if_absent, ttl=ttl, lease=lease
+        )
     if output == "json":
         print_json(done)
         return
     what = "created" if done.get("created") else "replaced"
-    click.echo(f"{what} {printable(key)} (revision {done.get('revision')}, version {done.get('version')})")
+    with_lease = f", lease {done['lease']}" if done.get("lease") else ""
+    revision, version = done.get("revision"), done.get("version")
+    click.echo(f"{what} {printable(key)} (revision {revision}, version {version}{with_lease})")
 
 
 def freshness_options(command: Command) -> Command:
-    """``--consistency``, ``--max-staleness`` and ``--min-revision``; see ``_freshness``."""
+    """``--consistency``, ``--max-staleness``, ``--min-revision`` and ``--revision``; see ``_freshness``."""
+    command = click.option(
+        "--revision", type=click.IntRange(min=1), metavar="N", help="As it was at revision N."
+    )(command)
     command = click.option(
         "--min-revision", type=click.IntRange(min=1), metavar="N", help="Wait until the node has applied N."
     )(command)
@@ -82,10 +95,12 @@ def freshness_options(command: Command) -> Command:
     )(command)
 
 
-def _freshness(consistency: str, max_staleness: str | None, min_revision: int | None) -> calls.Freshness:
+def _freshness(
+    consistency: str, max_staleness: str | None, min_revision: int | None, revision: int | None
+) -> calls.Freshness:
     if max_staleness is not None and consistency != "stale":
         raise click.UsageError("--max-staleness goes with --consistency stale")
-    return calls.Freshness(consistency, max_staleness, min_revision or 0)
+    return calls.Freshness(consistency, max_staleness, min_revision or 0, revision or 0)
 
 
 @click.command()
@@ -98,6 +113,7 @@ def get(
     consistency: str,
     max_staleness: str | None,
     min_revision: int | None,
+    revision: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
     output: str,
@@ -106,7 +122,7 @@ def get(
 
     With --output json: its revisions too. Exits 1 where there is no such key.
     """
-    freshness = _freshness(consistency, max_staleness, min_revision)
+    freshness = _freshness(consistency, max_staleness, min_revision, revision)
     try:
         with reported():
             cluster = cluster_of(endpoints, timeout_s)
@@ -127,13 +143,20 @@ def get(
 
 @click.command()
 @click.argument("key", callback=raw_key)
+@click.option("--prefix", is_flag=True, help="All keys that begin with KEY, at once.")
 @cluster_options
-def delete(key: bytes, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) -> None:
+def delete(
+    *, key: bytes, prefix: bool, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str
+) -> None:
     """Delete KEY. That there was none is no error."""
     with reported():
-        done = calls.delete(cluster_of(endpoints, timeout_s), key)
+        cluster = cluster_of(endpoints, timeout_s)
+        done = calls.delete_prefix(cluster, key) if prefix else calls.delete(cluster, key)
     if output == "json":
         print_json(done)
+    elif prefix:
+        keys = "1 key" if done.get("deleted") == 1 else f"{done.get('deleted')} keys"
+        click.echo(f"deleted {keys} (revision {done.get('revision')})")
     elif done.get("deleted"):
         click.echo(f"deleted {printable(key)} (revision {done.get('revision')})")
     else:
@@ -145,6 +168,12 @@ def delete(key: bytes, endpoints: tuple[Endpoint, ...], timeout_s: float, output
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N keys.")
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
+@click.option(
+    "--delimiter",
+    callback=raw_bytes,
+    help="Show keys with it behind PREFIX as one folder, as ls does with /.",
+)
+@click.option("--count", is_flag=True, help="Only how many there are.")
 @freshness_options
 @cluster_options
 def list_keys(
@@ -153,9 +182,12 @@ def list_keys(
     limit: int | None,
     keys_only: bool,
     reverse: bool,
+    delimiter: bytes | None,
+    count: bool,
     consistency: str,
     max_staleness: str | None,
     min_revision: int | None,
+    revision: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
     output: str,
@@ -167,10 +199,14 @@ def list_keys(
     exact.
     """
     table = output == "table" and on_terminal()
-    freshness = _freshness(consistency, max_staleness, min_revision)
+    freshness = _freshness(consistency, max_staleness, min_revision, revision)
     asked = limit if limit is not None or not table else TERMINAL_ITEMS + 1
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
+        if count:
+            found = calls.count(cluster, prefix, freshness)
+            print_json(found) if output == "json" else click.echo(found["count"])
+            return
         runs = calls.pages(
             cluster,
             prefix,
@@ -178,6 +214,7 @@ def list_keys(
             page_items=PAGE_KEYS if keys_only else PAGE_ITEMS,
             keys_only=keys_only,
             reverse=reverse,
+            delimiter=delimiter or None,
             freshness=freshness,
         )
         items = chain.from_iterable(page.items for page in runs)
@@ -187,8 +224,9 @@ def list_keys(
             _print_array(items)
         else:
             for item in items:
-                line = printable(calls.item_bytes(item, "key"))
-                click.echo(line if keys_only else f"{line}\t{printable(calls.item_bytes(item, 'value'))}")
+                line = printable(calls.name_bytes(item))
+                is_bare = keys_only or ("key" not in item and "key_base64" not in item)
+                click.echo(line if is_bare else f"{line}\t{printable(calls.item_bytes(item, 'value'))}")
 
 
 def _print_array(items: Iterator[dict[str, Any]]) -> None:
@@ -211,7 +249,7 @@ def _print_table(items: Iterator[dict[str, Any]], keys_only: bool, limit: int | 
     for column in columns:
         grid.add_column(column, justify="right" if column in ("REVISION", "VERSION") else "left")
     for item in shown:
-        row = [Text(printable(calls.item_bytes(item, "key")), style="cyan", overflow="fold")]
+        row = [Text(printable(calls.name_bytes(item)), style="cyan", overflow="fold")]
         if not keys_only:
             preview = Text(printable(calls.item_bytes(item, "value")[: PREVIEW_CHARACTERS * 4]))
             preview.truncate(PREVIEW_CHARACTERS, overflow="ellipsis")

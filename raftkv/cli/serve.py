@@ -74,6 +74,12 @@ import click
     show_default=True,
     help="How fast snapshots are sent.",
 )
+@click.option(
+    "--quota-bytes",
+    default=0,
+    show_default=True,
+    help="How much may be stored: beyond it keys can only be deleted. 0: no bound.",
+)
 @click.option("--request-timeout-ms", default=5000.0, show_default=True, help="How long a request may wait.")
 @click.option(
     "--drain-ms",

@@ -174,7 +174,7 @@ class NodeProcess:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        api = RestServer(self._service, self._machine.store, self._api_limits())
+        api = RestServer(self._service, self._machine, self._api_limits())
         runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
         door = Door(api)
         tasks = [asyncio.create_task(each) for each in (self._publish(), self._housekeeping.run())]
@@ -217,6 +217,7 @@ class NodeProcess:
             max_request_bytes=config.max_request_bytes,
             request_timeout_ms=config.request_timeout_ms,
             max_request_timeout_ms=config.max_request_timeout_ms,
+            quota_bytes=config.quota_bytes,
         )
 
     async def _publish(self) -> None:

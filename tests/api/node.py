@@ -179,7 +179,7 @@ class RestNode:
         return self.service.machine.store
 
     async def _start(self, limits: Limits) -> int:
-        self._server = RestServer(self.service, self.store, limits)
+        self._server = RestServer(self.service, self.service.machine, limits)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
