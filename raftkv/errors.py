@@ -128,6 +128,16 @@ class LeaseExists(RaftkvError):
     status, code, title = 409, "lease_exists", "There is such a lease already"
 
 
+class LockHeld(RaftkvError):
+    """``extra["holder"]`` says by whom."""
+
+    status, code, title = 409, "lock_held", "Another holds it"
+
+
+class NotHolder(RaftkvError):
+    status, code, title = 409, "not_holder", "It is not held with this lease"
+
+
 class UpgradeUnfinished(RaftkvError):
     status, code, title = 503, "upgrade_unfinished", "Not all members understand this yet"
 

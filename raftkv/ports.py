@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.types import Change, Index, NodeId, Term, Write
+from raftkv.kv.places import Place, Queue
+from raftkv.kv.results import DeleteResult
+from raftkv.kv.watch import Hub
 
 
 class Storage(Protocol):
@@ -74,6 +77,39 @@ class Backup(Iterator[bytes], Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Who wants a place in a queue: with a ``lease`` of its own, or one of ``ttl_ms`` that is made for it."""
+
+    value: bytes = b""
+    lease: int = 0
+    ttl_ms: int = 0
+    token: str | None = None  # of an idempotent request
+
+
+class Queues(Protocol):
+    """The queues of locks and elections. Whoever is first in one has the lock, or leads."""
+
+    def acquire(
+        self, queue: Queue, candidate: Candidate, *, wait_ms: float, timeout_ms: float
+    ) -> Awaitable[Place]:
+        """The candidate's place once it is the first, ``wait_ms`` from now at the latest. With 0, it never
+        has one unless it is the first. A place that its ``lease`` or ``token`` has already is that place.
+
+        Cancelled, it gives its place up. Raises ``LockHeld`` (it has no place), ``NoSuchLease`` (nor had it,
+        or it has ended) or as ``Service.propose`` does.
+        """
+        ...
+
+    def release(self, queue: Queue, *, lease: int, token: int, timeout_ms: float) -> Awaitable[DeleteResult]:
+        """Give up the place that goes with ``lease``, or whose fencing token is ``token``; 0 is neither's."""
+        ...
+
+    def proclaim(self, queue: Queue, lease: int, value: bytes, *, timeout_ms: float) -> Awaitable[Place]:
+        """Change the value of the first place, which goes with ``lease``. Raises ``NotHolder``."""
+        ...
+
+
 class Service(Protocol):
     """A node as its clients see it. What the REST handlers are written against."""
 
@@ -88,6 +124,18 @@ class Service(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether this node was told to stop: it still answers, but is to be asked no more."""
+        ...
+
+    @property
+    def queues(self) -> Queues: ...
+
+    def cluster_time(self) -> tuple[int, bool]:
+        """The cluster time in ms, and whether that is the present; else it is that of the last command."""
+        ...
+
+    @property
+    def hub(self) -> Hub:
+        """Who watches this node's store."""
         ...
 
     def client_url(self, node: NodeId) -> str | None:

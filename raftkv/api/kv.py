@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from raftkv.api import poll
 from raftkv.api.body import whole_body
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency, common_headers
 from raftkv.api.envelope import envelope, key_fields
@@ -40,15 +41,18 @@ _FORM = "application/x-www-form-urlencoded"  # what curl sends unasked; means no
 _OCTETS = "application/octet-stream"
 _WRITE_PARAMS = ("timeout", "if_revision", "if_absent")
 _PUT_PARAMS = (*_WRITE_PARAMS, "ttl", "lease")
-_READ_PARAMS = (*CONSISTENCY_PARAMS, "format", "revision")
+_READ_PARAMS = (*CONSISTENCY_PARAMS, "format", "revision", *poll.PARAMS)
 
 
 class KvHandlers:
     """The handlers of one node. ``machine`` is read between turns, never while one runs."""
 
-    def __init__(self, service: Service, machine: KvMachine, limits: Limits, writes: Writes) -> None:
+    def __init__(
+        self, service: Service, machine: KvMachine, limits: Limits, *, writes: Writes, polls: poll.Polls
+    ) -> None:
         self._service = service
         self._writes = writes
+        self._polls = polls
         self._store = machine.store  # the same one for as long as the machine lives
         self._limits = limits
 
@@ -139,6 +143,13 @@ class KvHandlers:
         condition = condition_of(request.headers, {})
         freshness = await await_consistency(self._service, self._limits, params)
         store = self._store
+        if ("wait" in params or "since" in params) and not await self._polls.has_changed(
+            request, key, params
+        ):
+            headers = common_headers(self._service, store.revision, JSON)
+            del headers["Content-Type"]
+            freshness.note(headers)
+            return web.Response(status=304, headers=headers)
         item = self._item_at(key, revision) if revision else store.get(key)
         if item is None:
             raise KeyNotFound("there is no such key", extra={"revision": store.revision})

@@ -21,3 +21,6 @@ class Limits:
     quota_bytes: int = 0  # of the store's keys and rows: beyond it nothing more is stored; 0: none
     max_txn_operations: int = 1_000  # compares and operations of all branches
     max_batch_operations: int = 10_000
+    max_watchers: int = 20_000  # at a time, and those who wait for a key to change
+    max_watch_stall_ms: float = 10_000.0  # how long a watcher may take nothing
+    max_watch_staleness_ms: float = 10_000.0  # after so long without a leader it is better off elsewhere

@@ -88,9 +88,8 @@ class Writes:
         """As ``propose``, but the machine's result whatever it is."""
         if adds_bytes and self.exceeds_quota(adds_bytes):
             await self.check_quota(adds_bytes, timeout_ms)
-        token = headers.get(TOKEN_HEADER)
+        token = token_of(headers)
         if token is not None:
-            _check_token(token)
             fingerprint = sha256(command).digest()[:_FINGERPRINT_BYTES]
             command = encode_once(token, fingerprint, command)
             feature = feature or "tokens"
@@ -135,8 +134,13 @@ def refusal(result: Refused | Malformed | Rejected) -> RaftkvError:
     return _REASONS[result.reason](result.detail, extra={"revision": result.revision})
 
 
-def _check_token(token: str) -> None:
+def token_of(headers: MultiMapping[str]) -> str | None:
+    """The idempotency key of a request, where it has one."""
+    token = headers.get(TOKEN_HEADER)
+    if token is None:
+        return None
     if not token or len(token) > _MAX_TOKEN_CHARS or not (token.isascii() and token.isprintable()):
         raise BadRequest(
             f"{TOKEN_HEADER} must be 1 to {_MAX_TOKEN_CHARS} printable ASCII characters, as a UUID is"
         )
+    return token

@@ -26,6 +26,7 @@ from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
+from raftkv.kv.watch import Hub
 from raftkv.replica import Replica
 from raftkv.server import joining, start
 from raftkv.server.door import Door
@@ -57,6 +58,7 @@ EXIT_PORT = 73  # EX_CANTCREAT
 _GROUP = GroupId(0)
 _GOODBYE_S = 1.0  # for connections to end by themselves
 _GC_THRESHOLDS = (10_000, 20, 20)  # hardly anything here is cyclic, and there is much of it: look seldom
+_BEAT_S = 15.0  # how often those who watch are told that the node lives, and how far it is
 _PUBLISH_S = 0.25  # how often the other nodes are told this one's status
 _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
 
@@ -116,6 +118,7 @@ class NodeProcess:
             peer_address=config.peer_address,
             on_removed=self._on_removed,
         )
+        self._hub = Hub(self._machine.store, loop.call_soon)
         self._make_snapshots(begin)
         self._housekeeping = Housekeeping(
             config=config,
@@ -124,8 +127,11 @@ class NodeProcess:
             driver=self._driver,
             network=self._network,
         )
-        self._service = NodeService(
-            config=config,
+        self._service = self._make_service(charter)
+
+    def _make_service(self, charter: Charter) -> NodeService:
+        return NodeService(
+            config=self._config,
             replica=self._replica,
             machine=self._machine,
             driver=self._driver,
@@ -137,6 +143,7 @@ class NodeProcess:
             sender=self._sender,
             receiver=self._receiver,
             housekeeping=self._housekeeping,
+            hub=self._hub,
             revisions=self._revisions,
         )
 
@@ -177,7 +184,8 @@ class NodeProcess:
         api = RestServer(self._service, self._machine, self._api_limits())
         runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
         door = Door(api)
-        tasks = [asyncio.create_task(each) for each in (self._publish(), self._housekeeping.run())]
+        works = (self._publish(), self._housekeeping.run(), self._beat())
+        tasks = [asyncio.create_task(each) for each in works]
         try:
             self._members.start()
             await self._network.start()
@@ -228,6 +236,11 @@ class NodeProcess:
             except Exception:  # a report that can't be made must not end all later ones
                 logger.exception("no status report")
             await asyncio.sleep(_PUBLISH_S)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            self._hub.beat()
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -320,6 +333,7 @@ class NodeProcess:
         self._snapshots.turned(ready)
         self._sender.turned(ready)
         self._housekeeping.turned(ready)
+        self._hub.look()
         self._revisions.turned()
 
     def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:

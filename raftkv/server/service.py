@@ -12,6 +12,7 @@ from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Change, Index, NodeId
 from raftkv.errors import ChangeRefused, Outcome, TimedOut
 from raftkv.kv.machine import KvMachine
+from raftkv.kv.watch import Hub
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup, backup_of
@@ -20,6 +21,7 @@ from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.levels import common_level, outdated, own_report
 from raftkv.server.members import Members
 from raftkv.server.observer import role_name
+from raftkv.server.queues import Queues
 from raftkv.server.receiving import SnapshotReceiver
 from raftkv.server.revisions import RevisionWaiters
 from raftkv.server.sending import SnapshotSender
@@ -48,6 +50,7 @@ class NodeService:
         sender: SnapshotSender,
         receiver: SnapshotReceiver,
         housekeeping: Housekeeping,
+        hub: Hub,
         revisions: RevisionWaiters,
     ) -> None:
         self._config = config
@@ -61,6 +64,7 @@ class NodeService:
         self._snapshots = snapshots
         self._sender = sender
         self._receiver = receiver
+        self.hub = hub
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
@@ -68,6 +72,7 @@ class NodeService:
         self.transfer = driver.transfer
         self.require = housekeeping.require
         self.staleness_ms = driver.staleness_ms
+        self.queues = Queues(self, machine, hub)
         self.vouched_age_ms = driver.vouched_age_ms
         self.reached = revisions.reached
 
@@ -78,6 +83,10 @@ class NodeService:
     @property
     def leader(self) -> NodeId | None:
         return self._replica.node.leader
+
+    def cluster_time(self) -> tuple[int, bool]:
+        now_ms = self._replica.node.cluster_time_ms
+        return (self._machine.time_ms, False) if now_ms is None else (now_ms, True)
 
     def client_url(self, node: NodeId) -> str | None:
         if node == self.node_id:

@@ -23,8 +23,10 @@ from raftkv.kv.levels import FEATURES, MACHINE_LEVEL
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.store import Store
+from raftkv.kv.watch import Hub
 from raftkv.ports import Backup, PeerView
 from raftkv.server.backup import MachineBackup
+from raftkv.server.queues import Queues
 from raftkv.storage.segment import Owner
 
 T = TypeVar("T")
@@ -90,6 +92,12 @@ class FakeService:
     status_report: dict[str, Any] = field(default_factory=dict)
     peer_views: list[PeerView] = field(default_factory=list)
     seq: int = 0
+    time_ms: int = 0  # the cluster's
+    leads: bool = False
+
+    def __post_init__(self) -> None:
+        self.hub = Hub(self.machine.store, lambda work: asyncio.get_running_loop().call_soon(work))
+        self.queues = Queues(self, self.machine, self.hub)
 
     async def propose(self, command: bytes, timeout_ms: float) -> Any:
         self.timeouts_ms.append(timeout_ms)
@@ -98,9 +106,10 @@ class FakeService:
         self.commands.append(command)
         self.seq += 1
         batch = BatchId("n1", 1, self.seq, self.seq)
-        applied = self.machine.apply(0, self.machine.seal(batch, [command]))
+        applied = self.machine.apply(self.time_ms, self.machine.seal(batch, [command]))
         assert applied is not None
         assert applied.results is not None
+        self.hub.look()
         return applied.results[0]
 
     async def require(self, feature: str, timeout_ms: float) -> None:
@@ -144,6 +153,9 @@ class FakeService:
 
     def vouched_age_ms(self) -> float | None:
         return self.vouched_age
+
+    def cluster_time(self) -> tuple[int, bool]:
+        return self.time_ms, self.leads
 
     def staleness_ms(self) -> float | None:
         return self.staleness
@@ -196,6 +208,10 @@ class RestNode:
         server = self._server
         assert server is not None
         self.wait(lambda: not server.connections)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have ``work`` done on the server's loop."""
+        return self._thread.run(work)
 
     def wait(self, condition: Callable[[], bool]) -> None:
         """Until ``condition``, which is asked on the server's loop, holds."""
