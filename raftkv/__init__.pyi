@@ -14,6 +14,7 @@ from raftkv.errors import NoSuchLease as NoSuchLease
 from raftkv.errors import NotANumber as NotANumber
 from raftkv.errors import NotFound as NotFound
 from raftkv.errors import NotHolder as NotHolder
+from raftkv.errors import NotReached as NotReached
 from raftkv.errors import NumberTooLarge as NumberTooLarge
 from raftkv.errors import Outcome as Outcome
 from raftkv.errors import QuotaExceeded as QuotaExceeded
@@ -27,6 +28,7 @@ from raftkv.errors import TokenReused as TokenReused
 from raftkv.errors import TooLarge as TooLarge
 from raftkv.errors import TooManyLeases as TooManyLeases
 from raftkv.errors import TooManyRequests as TooManyRequests
+from raftkv.errors import TooStale as TooStale
 from raftkv.errors import UpgradeUnfinished as UpgradeUnfinished
 from raftkv.errors import UriTooLong as UriTooLong
 from raftkv.sdk.client import AsyncClient as AsyncClient
