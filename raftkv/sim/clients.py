@@ -99,7 +99,7 @@ class Clients:
         if is_read is None:
             is_read = random.random() < plan.reads
         key = b"k%d" % random.randrange(plan.keys)
-        by_lease = is_read and random.random() < plan.lease_reads
+        by_lease = is_read and plan.lease_reads > 0 and random.random() < plan.lease_reads
         self.operations += 1
         operation = Operation(
             self.operations, client, key, None, is_read, self._acknowledged, server, server.life,

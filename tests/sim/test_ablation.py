@@ -29,7 +29,7 @@ TRIED = (
     "ReadIndex before a commit of the own term",
     "read answered before it is applied",
     "duplicates applied again",
-    "settled batches applied again",
+    "log cut up to the newest snapshot",
     "every life is the first",
     "heartbeat commits an unchecked tail",
     "unknown told as not applied",

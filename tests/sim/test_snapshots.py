@@ -171,7 +171,7 @@ def test_a_start_that_was_interrupted_may_have_given_up_the_older_one() -> None:
     durable = Durable(entries(*[1] * 9), dropped=Index(4))
     names = [snapshot_name(meta(index)) for index in (4, 8)]
     assert durable.can_start(names, names[1:])
-    durable.start_interrupted(names)
+    durable.start_interrupted(names, [])
     assert not durable.can_start(names, names[1:])
 
 
