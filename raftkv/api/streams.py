@@ -159,6 +159,9 @@ class Streams:
         if request.method == "HEAD":
             return web.Response(headers=headers)
         response = web.StreamResponse(headers=headers)
+        encode = _encode_line if lines else _encode
+        stream = _Stream(self._service, self._limits, request, response, encode)
+        stream.demands_quorum = freshness.staleness_ms is None
         bell = Bell()
         watcher = open_watcher(self._service.hub, bell.ring)
         try:
@@ -168,6 +171,12 @@ class Streams:
             )
             stream.demands_quorum = freshness.staleness_ms is None
             await while_connected(request, stream.run(source_of(watcher), bell))
+        except ConnectionError:
+            raise
+        except Exception:
+            logger.exception("a stream failed")  # too late for a problem document
+            stream.abort()
+            raise ConnectionResetError("the server made a mistake") from None
         finally:
             self._service.hub.remove(watcher)
         response.force_close()
@@ -233,9 +242,13 @@ class _Stream:
                 await self._response.write(data)
         except TimeoutError:
             logger.info("a watcher was cut off: it takes nothing", revision=self._service.hub.revision)
-            if self._request.transport is not None:
-                self._request.transport.abort()
+            self.abort()
             raise ConnectionResetError("it takes nothing") from None
+
+    def abort(self) -> None:
+        """Cut the connection off: there is no other way to say that more should have come."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
 
 def _progress(source: Source, hub: Hub, end: str | None = None) -> Event:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
 from typing import Any
 
@@ -347,6 +347,24 @@ def test_who_takes_nothing_is_cut_off(loop_thread: LoopThread) -> None:
     node.close()
 
 
+def test_a_mistake_cuts_it_off(
+    node: RestNode,
+    loop_thread: LoopThread,
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    log_lines: list[MutableMapping[str, Any]],
+) -> None:
+    """Where nothing more can be said: never an end that looks like a good one."""
+    stream = watch("?key=a")
+    stream.event()
+    monkeypatch.setattr("raftkv.api.watch.envelope", None)
+    transact(node, loop_thread, "a")
+    with pytest.raises((ConnectionResetError, ValueError)):
+        stream.chunk()
+    node.wait(lambda: not len(node.service.hub))
+    assert "a stream failed" in [line["event"] for line in log_lines]
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -450,7 +468,9 @@ def test_a_node_that_stops_has_nobody_wait(node: RestNode, client: Connection) -
     assert (replies[0].status, replies[0].headers["connection"]) == (304, "close")
 
 
-@pytest.mark.parametrize("query", ["since=1", "revision=1&wait=1s", "wait=soon", "wait=2m", "wait=1s&since=x"])
+@pytest.mark.parametrize(
+    "query", ["since=1", "revision=1&wait=1s", "wait=soon", "wait=2m", "wait=1s&since=x"]
+)
 def test_a_wrong_wait(client: Connection, query: str) -> None:
     reply = client.request("GET", f"/v1/kv/a?{query}")
     assert (reply.status, reply.json["code"]) == (400, "bad_request")
