@@ -78,7 +78,8 @@ def memory_mib(node: NodeProcess) -> float:
 async def idle_percent(node: NodeProcess, seconds: float) -> float:
     meter = CpuMeter([node])
     await asyncio.sleep(seconds)
-    return 100 * meter.used_s()[node.name] / seconds
+    used_s: float = meter.used_s()[node.name]
+    return 100 * used_s / seconds
 
 
 async def warm(url: str) -> None:
