@@ -105,7 +105,8 @@ async def puts_per_second(url: str, options: argparse.Namespace) -> float:
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await asyncio.gather(*(client(session, number) for number in range(options.connections)))
-    return done / options.seconds
+    per_second: float = done / options.seconds
+    return per_second
 
 
 async def compare_idle(leader: NodeProcess, options: argparse.Namespace) -> None:
