@@ -10,6 +10,8 @@ import pytest
 from raftkv.kv import history
 from raftkv.kv.commands import (
     Compare,
+    Condition,
+    ConditionKind,
     Relation,
     Target,
     encode_batch_of,
@@ -37,6 +39,7 @@ from raftkv.kv.results import (
     Malformed,
     PutResult,
     Reason,
+    Refused,
     Rejected,
     TxnResult,
     pack_result,
@@ -212,6 +215,14 @@ def test_a_transaction_that_fails_leaves_nothing() -> None:
     assert isinstance(result, Rejected)
     assert result.reason is Reason.NOT_A_NUMBER
     assert (chunks_of(driven.machine)[-1], driven.machine.leases.rows()) == before
+    assert driven.machine.store.revision == 1
+
+
+def test_a_condition_that_fails_in_a_transaction_tells_of_no_revision_to_come() -> None:
+    driven = Driven()
+    driven.do(encode_put(b"k", b"v"))
+    refused = encode_put(b"k", b"w", None, Condition(ConditionKind.ABSENT))
+    assert driven.do(encode_txn([], [encode_put(b"other", b"v"), refused], [])) == Refused(1, 1)
     assert driven.machine.store.revision == 1
 
 
