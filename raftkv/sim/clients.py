@@ -120,7 +120,12 @@ class Clients:
     def _write(self, operation: Operation) -> bytes:
         random, key = self._world.random, operation.key
         features = self._plan.features
-        if self._requests and operation.server.machine.level > 1 and features and random.random() < features.share:
+        if (
+            self._requests
+            and operation.server.machine.level > 1
+            and features
+            and random.random() < features.share
+        ):
             request = operation.request = self._requests.draw(operation.floor, self._known)
             operation.value = request.value
             return request.command

@@ -185,9 +185,9 @@ class Model:
         return outcome
 
     def _all_or_nothing(self, command: Sequence[Any]) -> Result:
-        leases, self._pending, self._written = self._leases, {}, []
+        leases = self._leases
         try:
-            result = self._operate(command)
+            result: Result = self._operate(command)
         except _Undone as undone:
             self._leases, self._pending, self._written = leases, {}, []
             return undone.result
@@ -196,9 +196,10 @@ class Model:
 
     def _commit(self) -> None:
         pending, self._pending = self._pending, {}
+        written, self._written = self._written, []
         if not pending:
             return
-        for value in self._written:
+        for value in written:
             if value in self._values:
                 raise InvariantBroken(f"exactly once: {value[:20]!r} is written twice")
             self._values.add(value)
@@ -264,7 +265,7 @@ class Model:
                 granted = self._grant(lease, ttl_ms, own=False)
                 return LeaseResult(granted, ttl_ms, self._time_ms + ttl_ms)
             case [Opcode.TXN, compares, then, otherwise]:
-                succeeded = all([self._compare(*each) for each in compares])
+                succeeded = all(self._compare(*each) for each in compares)
                 results = tuple([self._operate(each) for each in (then if succeeded else otherwise)])
                 return TxnResult(succeeded, results, self._revision_now)
             case _:

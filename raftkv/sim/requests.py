@@ -107,6 +107,10 @@ class Requests:
 
     # -- asking --------------------------------------------------------------------------------------------
 
+    def wants(self) -> bool:
+        """Whether the next write is one of these."""
+        return self.world.random.random() < self.features.share
+
     def draw(self, floor: int, known: dict[bytes, int]) -> Request:
         """``known``: the last mod_revision that anyone was told of each key."""
         random = self.world.random
@@ -183,7 +187,9 @@ class Requests:
                 return encode_range(self._key(random), random.choice((None, b"l", b"k3")), limit, **flags)
             case 7 if depth < 3:
                 inner = [self._operation(random, depth + 1) for _ in range(random.randint(0, 2))]
-                return encode_txn([Compare(self._key(random), Target.EXISTS, Relation.EQUAL, 1)], inner, inner[:1])
+                return encode_txn(
+                    [Compare(self._key(random), Target.EXISTS, Relation.EQUAL, 1)], inner, inner[:1]
+                )
             case 8 if random.random() < 0.3:
                 return self._delete_range(random)
             case _:
@@ -307,7 +313,8 @@ class Requests:
     def _check_end(self, lease: int, renewal: _Renewal) -> None:
         if renewal.ended_ms is not None and renewal.ended_ms < renewal.until_ms:
             raise InvariantBroken(
-                f"lease {lease} ended at {renewal.ended_ms:.0f}, and was promised until {renewal.until_ms:.0f}"
+                f"lease {lease} ended at {renewal.ended_ms:.0f} ms; it was promised until "
+                f"{renewal.until_ms:.0f} ms"
             )
 
     # -- the past ------------------------------------------------------------------------------------------
