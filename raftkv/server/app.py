@@ -27,6 +27,7 @@ from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
 from raftkv.replica import Replica
 from raftkv.server import joining, start
+from raftkv.server.comparing import Comparing
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
@@ -116,6 +117,7 @@ class NodeProcess:
             driver=self._driver,
             network=self._network,
         )
+        self._comparing = Comparing(replica=self._replica, machine=self._machine, on_diverged=self._on_fatal)
         self._service = NodeService(
             config=config,
             replica=self._replica,
@@ -129,6 +131,7 @@ class NodeProcess:
             sender=self._sender,
             receiver=self._receiver,
             housekeeping=self._housekeeping,
+            comparing=self._comparing,
         )
 
     def _make_snapshots(self, begin: start.Start) -> None:
@@ -215,6 +218,7 @@ class NodeProcess:
             try:
                 self._network.publish(self._service.summary())
                 self._members.look()
+                self._comparing.look(self._network.views())
             except Exception:  # a report that can't be made must not end all later ones
                 logger.exception("no status report")
             await asyncio.sleep(_PUBLISH_S)

@@ -15,6 +15,7 @@ from raftkv.kv.machine import KvMachine
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup, backup_of
+from raftkv.server.comparing import Comparing
 from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.levels import common_level, outdated, own_report
@@ -47,6 +48,7 @@ class NodeService:
         sender: SnapshotSender,
         receiver: SnapshotReceiver,
         housekeeping: Housekeeping,
+        comparing: Comparing,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -59,6 +61,7 @@ class NodeService:
         self._snapshots = snapshots
         self._sender = sender
         self._receiver = receiver
+        self._comparing = comparing
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
@@ -116,9 +119,8 @@ class NodeService:
             "commit_index": node.commit_index,
             "last_applied": self._replica.last_applied,
             "last_index": node.log.last_index,
-            "revision": self._machine.store.revision,
             "level": self._machine.level,
-            "checksum": self._machine.checksum,
+            **self._comparing.report(),
             **own_report(),
         }
 
@@ -128,6 +130,7 @@ class NodeService:
         staleness_ms = self.staleness_ms()
         status = {
             **self.summary(),
+            "alarm": self._comparing.alarm,
             "cluster_id": self._charter.owner.cluster_id,
             "url": self._config.client_url,
             "peer_address": node.membership.address(self.node_id) or self._config.peer_address,
