@@ -360,5 +360,5 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("installed boundary not written", (broken_snapshots.boundary_not_written(),)),
     Ablation("pieces of two snapshots mixed", (broken_snapshots.pieces_of_two(),)),
     *(Ablation(name, (broken_members.ALL[name],)) for name in broken_members.NOTICED),
-    *(Ablation(name, (patch,)) for name, patch in broken_machine.ALL.items()),
+    *(Ablation(name, patches) for name, patches in broken_machine.ALL.items()),
 )

@@ -10,11 +10,11 @@ from raftkv.cli import main
 from raftkv.kv.store import Store
 
 
-def corrupt(key: bytes) -> None:
+def corrupt(poisoned: bytes) -> None:
     original = Store.put
 
-    def put(self: Store, each: bytes, value: bytes, content_type: str | None) -> int:
-        return original(self, each, value[::-1] if each == key else value, content_type)
+    def put(self: Store, key: bytes, value: bytes, content_type: str | None) -> int:
+        return original(self, key, value[::-1] if key == poisoned else value, content_type)
 
     Store.put = put  # type: ignore[method-assign]
 
