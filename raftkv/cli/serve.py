@@ -1,4 +1,7 @@
-"""``raftkv serve``: run one node."""
+"""``raftkv serve``: run one node.
+
+Imports nothing heavy before its handlers for SIGTERM and SIGINT are there.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
-from raftkv.config import Address, Config, parse_cluster, parse_join
-from raftkv.consensus.types import NodeId
-from raftkv.errors import StartError
 
 
 @click.command()
@@ -108,7 +107,11 @@ def _ends_when_told() -> Iterator[None]:
 
 
 def _serve(node_id: str, data_dir: Path, at: tuple[str, str], cluster: str, rest: dict[str, Any]) -> None:
-    from raftkv.server import app, logs  # noqa: PLC0415 (a server is heavy; only this command needs it)
+    # A server is heavy: only this command needs it, and only once it can be told to stop.
+    from raftkv.config import Address, Config, parse_cluster, parse_join  # noqa: PLC0415
+    from raftkv.consensus.types import NodeId  # noqa: PLC0415
+    from raftkv.errors import StartError  # noqa: PLC0415
+    from raftkv.server.lean import lean_imports  # noqa: PLC0415
 
     try:
         advertise_peer = rest.pop("advertise_peer")
@@ -122,6 +125,8 @@ def _serve(node_id: str, data_dir: Path, at: tuple[str, str], cluster: str, rest
             advertise_peer=Address.parse(advertise_peer, "--advertise-peer") if advertise_peer else None,
             **rest,
         )
+        with lean_imports(config.log_format, config.join):
+            from raftkv.server import app, logs  # noqa: PLC0415
         logs.configure(config.log_level, config.log_format, config.node_id)
         app.serve(config)
     except StartError as error:

@@ -9,12 +9,14 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
+from raftkv.server.lean import for_people
+
 
 def configure(level: str, log_format: str, node_id: str) -> None:
     """Set logging up for this process: ``level`` and ``log_format`` as in ``config.Config``. Lines go to
     stderr.
     """
-    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    console = for_people(log_format)
     renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
 
     def name_node(_logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -24,7 +24,7 @@ from raftkv.consensus.messages import (
 )
 from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
-from raftkv.consensus.roles import Leader
+from raftkv.consensus.roles import Leader, Transfer
 from raftkv.consensus.types import (
     NO_SNAPSHOT,
     Entry,
@@ -62,7 +62,7 @@ class Checks:
         self._commits: dict[NodeId, Index] = {}  # in this life of each node
         self._boundaries: dict[NodeId, SnapshotMeta] = {}  # where its log began at its last turn
         self._told: set[tuple[Term, NodeId]] = set()  # who was told to stand, in whose term
-        self._handing: dict[NodeId, tuple[Term, Index]] = {}  # who hands over, and where its log ends
+        self._handing: dict[NodeId, tuple[Transfer, Index]] = {}  # who hands over, and where its log ends
 
     # -- a node's life -------------------------------------------------------------------------------------
 
@@ -163,17 +163,24 @@ class Checks:
 
     def _hands_over(self, node: Node, ready: Ready) -> None:
         """Thesis 3.10: nothing is appended meanwhile; who is told to stand has the whole log on its disk."""
-        name, at = node.node_id, (node.current_term, node.log.last_index)
-        if node.hands_over_to is None:
+        name, last_index = node.node_id, node.log.last_index
+        transfer = node.role.transfer if isinstance(node.role, Leader) else None
+        if transfer is None:
             self._handing.pop(name, None)
-        elif self._handing.setdefault(name, at) != at:
-            raise InvariantBroken(f"handover: {name} appends {at[1]} while it hands over")
+        else:
+            # NB: one may end and the next begin in one turn, with entries in between.
+            known, end = self._handing.get(name, (None, last_index))
+            if known is transfer and end != last_index:
+                raise InvariantBroken(f"handover: {name} appends {last_index} while it hands over")
+            self._handing[name] = transfer, last_index
         for envelope in ready.messages:
             if isinstance(envelope.message, TimeoutNow):
                 self._told.add((envelope.term, envelope.receiver))
-                last = node.log.meta_at(at[1])
+                last = node.log.meta_at(last_index)
                 if not self._disks[envelope.receiver].holds(last):
-                    raise InvariantBroken(f"handover: {envelope.receiver} is told to stand without {at[1]}")
+                    raise InvariantBroken(
+                        f"handover: {envelope.receiver} is told to stand without {last_index}"
+                    )
 
     def handover_answered(self, name: NodeId, result: object) -> None:
         """Who is said to lead a term did."""

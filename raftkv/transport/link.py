@@ -109,15 +109,21 @@ class OutgoingLink:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
+            if not self._retired:  # a second cancellation would cut the goodbye short
+                self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if self._session is not None:
             await self._session.close()
 
     def retire(self) -> None:
-        """The peer is none any more: what becomes of this link says nothing. ``close`` is still due."""
+        """The peer is none any more: what becomes of this link says nothing. ``close`` is still due.
+
+        NB: it ends at once, not when ``close`` comes to it: the register doesn't know the peer any more.
+        """
         self._retired = True
+        if self._task is not None:
+            self._task.cancel()
 
     def hurry(self) -> None:
         """The peer has just shown that it lives: don't wait out a delay, nor an attempt that hangs."""

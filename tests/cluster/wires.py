@@ -12,14 +12,27 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from tests.cluster.harness import Cluster, Node, free_ports, running
 
 
-class Wire:
-    """The relay for what ``source`` connects to ``target``."""
+class End(Protocol):
+    """Of a wire: a node, or where one lives."""
 
-    def __init__(self, source: Node, target: Node, port: int) -> None:
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def peer_port(self) -> int: ...
+
+
+class Wire:
+    """The relay for what ``source`` connects to ``target``. Without a ``port`` it isn't opened: others accept
+    the connections, and have it ``carry`` them.
+    """
+
+    def __init__(self, source: End, target: End, port: int = 0) -> None:
         self.source, self.target, self.port = source, target, port
         self.lag_s = 0.0  # how long it holds what it passes on
         self._passing = asyncio.Event()
@@ -30,11 +43,11 @@ class Wire:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self.carry, "127.0.0.1", self.port)
 
     async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -42,7 +55,7 @@ class Wire:
     def silence(self) -> None:
         self._passing.clear()
 
-    def tear(self, towards: Node) -> None:
+    def tear(self, towards: End) -> None:
         """``towards`` sees its connections reset; the other end sees nothing at all."""
         self.silence()
         self._refusing = True
@@ -53,7 +66,7 @@ class Wire:
         self._refusing = False
         self._passing.set()
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until both its directions are over."""
         task = asyncio.current_task()
         assert task is not None

@@ -1,6 +1,7 @@
 """The nemesis: real nodes under real faults, recorded by client processes and judged by the checkers.
 
-``plan`` draws what happens when; ``torment`` does it to processes, disks and (``links``) the network;
+``plan`` draws what happens when; ``torment`` does it to processes, disks, (``links``) the network and
+(``roster``) the members, each of which lives in one of the ``places``;
 ``clients`` are processes that ask and record, by ``asking``; ``judge`` says what must hold at the end of a
-round; ``rounds`` puts them together. ``planted`` has bugs that must be found. Run by ``scripts/nemesis``.
+round; ``round`` puts them together. ``planted`` has bugs that must be found. Run by ``scripts/nemesis``.
 """

@@ -29,6 +29,7 @@ SELF_TEST = {
     "reads-without-readindex": (Kind.ISOLATE, Kind.PAUSE),
     "ack-before-fsync": (Kind.KILL_ALL, Kind.KILL_ALL),
     "unknown-as-not-applied": (Kind.ISOLATE, Kind.KILL),
+    "reads-without-a-vote": (Kind.ADD,),
 }
 SELF_TEST_NODES = 3
 SELF_TEST_FAULT_S = 2.0
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace, root: Path, machine: Machine) -> int:
     """All rounds, and what they come to. Returns the exit code: 1, if something was violated."""
     seconds = 60 * options.minutes
     count = max(MIN_ROUNDS, round(seconds / ROUND_S))
-    planner = Planner(options.seed)
+    planner = Planner(options.seed, options.only or frozenset(Kind))
     whole = Report(rounds=0)
     kept = []
     for number in range(count):
@@ -158,7 +159,7 @@ def in_a_row(kinds: Sequence[Kind]) -> Window:
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="nemesis",
-        description="Real nodes under kills, pauses, cuts and bad disks; histories recorded and checked.",
+        description="Real nodes under kills, pauses, cuts, bad disks, changes of members; histories checked.",
         epilog="Exit 0: nothing was violated. 1: something was; what is needed to look into it is kept.",
     )
     parser.add_argument("--minutes", type=float, default=2.0, help="of faults, in rounds of at most two (2)")
@@ -170,6 +171,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         default="mixed",
         help="what cuts the nodes' network: relays in user space; netns: iptables between network namespaces,"
         " as root (mixed: every other round, if this machine can)",
+    )
+    parser.add_argument(
+        "--only", type=Kind, nargs="+", metavar="KIND", help=f"faults of these kinds only: {', '.join(Kind)}"
     )
     parser.add_argument("--clients", type=int, default=24, help="in two processes (24)")
     parser.add_argument("--think-ms", type=float, default=15.0, help="a client's, on average (15)")

@@ -1,8 +1,9 @@
 """A process of clients that ask all nodes, one operation at a time each, and record every one.
 
-``python -m tests.nemesis.clients --nodes HOST:PORT,... --history FILE ...``. It goes on until its standard
-input ends, finishes what is under way, and exits: 0, or 1 with the reason if a node answered what it never
-should. Each client has its own connections and moves to another node now and then, and after a failure.
+``python -m tests.nemesis.clients --nodes HOST:PORT,... --history FILE ...``. A line of its standard input
+says which nodes there are from now on. It goes on until that ends, finishes what is under way, and exits: 0,
+or 1 with the reason if a node answered what it never should. Each client has its own connections and moves to
+another node now and then, and after a failure.
 
 Keys: a few that live all the time, and a few of an *epoch*, named anew every ``EPOCH_S``: so every key's
 part of the history stays small enough for a search.
@@ -48,27 +49,36 @@ AFTER_FAILURE_S = 0.05  # a dead node refuses at once: don't make a busy loop of
 
 
 class Client:
-    def __init__(self, name: str, nodes: list[Connection], chance: random.Random, think_s: float) -> None:
+    def __init__(self, name: str, nodes: list[str], chance: random.Random, think_s: float) -> None:
+        """``nodes``: HOST:PORT of each; others may change it."""
         self._name = name
         self._nodes = nodes
         self._chance = chance
         self._think_s = think_s
-        self._node = chance.randrange(len(nodes))
+        self._connections: dict[str, Connection] = {}
+        self._node = chance.choice(nodes)
         self._known: dict[bytes, int] = {}  # key -> the last mod_revision that this client was told
         self._writes = 0
 
     async def run(self, stopping: asyncio.Event, history: TextIO) -> None:
         while not stopping.is_set():
             action, timeout_ms = self.choose(time.monotonic()), self._chance.choice(TIMEOUTS_MS)
-            operation = await perform(self._nodes[self._node], self._name, action, timeout_ms)
+            operation = await perform(self._connection(), self._name, action, timeout_ms)
             history.writelines(write_history([operation]))
             self._learn(operation)
             failed = operation.outcome is not Outcome.OK
             if failed or self._chance.random() < 0.05:
-                self._node = self._chance.randrange(len(self._nodes))
+                self._node = self._chance.choice(self._nodes)
             await pause(AFTER_FAILURE_S if failed else self._chance.uniform(0, 2 * self._think_s))
-        for node in self._nodes:
-            node.close()
+        for connection in self._connections.values():
+            connection.close()
+
+    def _connection(self) -> Connection:
+        """To the node whose turn it is, which may be gone."""
+        if self._node not in self._connections:
+            host, port = self._node.rsplit(":", 1)
+            self._connections[self._node] = Connection(host, int(port))
+        return self._connections[self._node]
 
     def choose(self, now_s: float) -> Action:
         chance, key = self._chance, self._key(now_s)
@@ -124,22 +134,22 @@ class Client:
 
 
 async def play(options: argparse.Namespace) -> None:
-    addresses = [node.rsplit(":", 1) for node in options.nodes.split(",")]
+    nodes = options.nodes.split(",")
     stopping = asyncio.Event()
     with options.history.open("w", encoding="utf-8") as history:
         async with asyncio.TaskGroup() as group:
             for number in range(options.clients):
                 name = f"{options.name}.{number}"
-                nodes = [Connection(host, int(port)) for host, port in addresses]
                 client = Client(name, nodes, random.Random(f"{options.seed} {name}"), options.think_ms / 1000)
                 group.create_task(client.run(stopping, history))
-            await asyncio.to_thread(sys.stdin.read)
+            while told := await asyncio.to_thread(sys.stdin.readline):
+                nodes[:] = told.strip().split(",")
             stopping.set()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="clients", description="Ask all nodes, and record every operation.")
-    parser.add_argument("--nodes", required=True, help="HOST:PORT,... of all nodes")
+    parser.add_argument("--nodes", required=True, help="HOST:PORT,... of all nodes at first")
     parser.add_argument("--history", required=True, type=Path, help="the file to write, a JSON object a line")
     parser.add_argument("--name", required=True, help="what this process's clients are called: NAME.0 ...")
     parser.add_argument("--clients", type=int, default=8)

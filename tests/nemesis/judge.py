@@ -1,4 +1,5 @@
-"""What must hold when all faults are over: the nodes are equal, and every acknowledged write is there.
+"""What must hold when all faults are over: the members are who they should be, they are equal, and every
+acknowledged write is there.
 
 Its own listings are operations of the history too, so the checkers compare them with all writes; that the
 acknowledged ones are there is looked at once more by ``missing``, which knows no checker.
@@ -24,6 +25,7 @@ from raftkv.verify.history import (
 )
 from tests.cluster.harness import Cluster, Node, until
 from tests.nemesis.asking import Connection, perform
+from tests.nemesis.roster import voters
 
 SETTLE_DEADLINE_S = 20.0
 PAGE_KEYS = 500
@@ -50,6 +52,17 @@ async def settled(cluster: Cluster) -> None:
         return len({tuple(s[name] for name in names) if s else None for s in statuses}) == 1 and all(statuses)
 
     await until(equal, "all nodes have applied the same", SETTLE_DEADLINE_S)
+
+
+async def other_members(cluster: Cluster) -> list[str]:
+    """Which of the nodes doesn't say that all of them, and no others, are the voters for good."""
+    expected = sorted(node.name for node in cluster.nodes)
+    found = {node.name: await voters(cluster, node) for node in cluster.nodes}
+    return [
+        f"{name} lists as members {listed}, not {expected}"
+        for name, listed in found.items()
+        if listed != expected
+    ]
 
 
 async def views(nodes: Sequence[Node]) -> tuple[dict[str, View], list[Operation]]:
@@ -144,4 +157,5 @@ async def equal_states(cluster: Cluster) -> tuple[list[str], Listing, list[Opera
     except (AssertionError, TimeoutError) as error:
         statuses = {node.name: await cluster.status(node) for node in cluster.nodes}
         return [f"the nodes don't settle: {error}; {statuses}"], {}, []
-    return differences(found), found[cluster.nodes[0].name].linearizable[1], operations
+    complaints = [*await other_members(cluster), *differences(found)]
+    return complaints, found[cluster.nodes[0].name].linearizable[1], operations

@@ -8,26 +8,29 @@ means: what a sends on the connections that it opened to b is lost (relays), or 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
-from tests.cluster.harness import Node
-from tests.cluster.wires import Wire, make_wires
+from tests.cluster.harness import free_ports
+from tests.cluster.wires import Wire
+from tests.nemesis.places import Place
 from tests.nemesis.plan import Ability
 
 DROP = "DROP"
 RESET = "REJECT --reject-with tcp-reset"
 
-Pair = tuple[Node, Node]
+Pair = tuple[Place, Place]
 """(who speaks, who doesn't hear it)"""
 
 
-def both_ways(ones: Iterable[Node], others: Iterable[Node]) -> list[Pair]:
+def both_ways(ones: Iterable[Place], others: Iterable[Place]) -> list[Pair]:
     across = [(one, other) for one in ones for other in others if one is not other]
     return [*across, *((other, one) for one, other in across)]
 
@@ -49,19 +52,43 @@ class Links(Protocol):
         """Hold what passes for so long; 0: no longer."""
         ...
 
-    def wrapper(self, node: Node) -> Sequence[str]:
-        """What goes before the command that starts the node."""
-        ...
-
 
 class Relays:
-    """Every ordered pair has its wire (``tests.cluster.wires``)."""
+    """Every place is found at its gate, a relay; every ordered pair has its wire (``tests.cluster.wires``).
+
+    The members' list has one address of a node for all others, so a gate must see who comes: nodes connect
+    from addresses of their own (``speaker``).
+    """
 
     abilities = frozenset({Ability.LAG})
 
-    def __init__(self, wires: Sequence[Wire]) -> None:
-        self._wires = {(wire.source.name, wire.target.name): wire for wire in wires}
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = list(places)
+        self._speakers = {f"127.0.7.{number}": place for number, place in enumerate(places, 1)}
+        self._wires = {(a.name, b.name): Wire(a, b) for a in places for b in places if a is not b}
         self._cuts: Counter[tuple[str, str]] = Counter()
+        self._gates: list[asyncio.Server] = []
+
+    async def open(self) -> None:
+        """And tell the places their addresses."""
+        ports = free_ports(len(self._places))
+        for (speaker, place), port in zip(self._speakers.items(), ports, strict=True):
+            self._gates.append(await asyncio.start_server(partial(self._enter, place), place.host, port))
+            place.address = f"{place.host}:{port}"
+            place.launcher = ("tests.nemesis.speaker", speaker)
+
+    async def close(self) -> None:
+        for gate in self._gates:
+            gate.close()
+        for wire in self._wires.values():
+            await wire.close()
+
+    async def _enter(self, target: Place, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        source = self._speakers.get((writer.get_extra_info("peername") or ("",))[0])
+        if source is None or source is target:  # NB: a place's former address may be remembered in the place
+            writer.transport.abort()
+            return
+        await self._wires[source.name, target.name].carry(reader, writer)
 
     def cut(self, pairs: Sequence[Pair], *, resets: bool) -> None:
         for source, target in pairs:
@@ -84,24 +111,19 @@ class Relays:
         for source, target in pairs:
             self._wires[source.name, target.name].lag_s = lag_s
 
-    def wrapper(self, node: Node) -> Sequence[str]:
-        return ()
-
 
 @asynccontextmanager
-async def relays(nodes: Sequence[Node]) -> AsyncIterator[Relays]:
-    wires = make_wires(nodes)
+async def relays(places: Sequence[Place]) -> AsyncIterator[Relays]:
+    network = Relays(places)
     try:
-        for wire in wires:
-            await wire.open()
-        yield Relays(wires)
+        await network.open()
+        yield network
     finally:
-        for wire in wires:
-            await wire.close()
+        await network.close()
 
 
 class Namespaces:
-    """Every node in its own network namespace, with its own address, on one bridge.
+    """Every place in its own network namespace, with its own address, on one bridge.
 
     The bridge has a namespace too: in the machine's own, packets that cross a bridge pass the machine's rules
     of forwarding, and a container engine's rules drop what isn't its own.
@@ -109,10 +131,10 @@ class Namespaces:
 
     abilities: frozenset[Ability] = frozenset()
 
-    def __init__(self, mark: str, nodes: Sequence[Node]) -> None:
+    def __init__(self, mark: str, places: Sequence[Place]) -> None:
         """``mark``: a few characters that begin every name it makes in the system."""
         self._mark = mark
-        self._nodes = list(nodes)
+        self._places = list(places)
         # A network of this machine's own: 10.x.y.0/24, x and y by the process, so that two runs don't meet.
         self._network = f"10.{200 + os.getpid() // 250 % 50}.{os.getpid() % 250}"
 
@@ -120,14 +142,11 @@ class Namespaces:
     def _hub(self) -> str:
         return f"{self._mark}hub"
 
-    def _name(self, node: Node) -> str:
-        return f"{self._mark}{node.name}"
-
-    def _host(self, node: Node) -> str:
-        return f"{self._network}.{10 + self._nodes.index(node)}"
+    def _name(self, place: Place) -> str:
+        return f"{self._mark}{place.name}"
 
     def make(self) -> None:
-        """And tell the nodes their addresses. Raises CalledProcessError; ``remove`` is due all the same."""
+        """And tell the places their addresses. Raises CalledProcessError; ``remove`` is due all the same."""
         hub, ours = self._hub, f"{self._mark}us"
         _run(f"ip netns add {hub}")
         _run(f"ip -n {hub} link add bridge type bridge")
@@ -136,21 +155,20 @@ class Namespaces:
         _run(f"ip -n {hub} link set us master bridge up")
         _run(f"ip addr add {self._network}.1/24 dev {ours}")
         _run(f"ip link set {ours} up")
-        for node in self._nodes:
-            name = self._name(node)
+        for number, place in enumerate(self._places):
+            name = self._name(place)
+            place.host = f"{self._network}.{10 + number}"
             _run(f"ip netns add {name}")
-            _run(f"ip -n {hub} link add {node.name} type veth peer name eth0 netns {name}")
-            _run(f"ip -n {hub} link set {node.name} master bridge up")
-            _run(f"ip -n {name} addr add {self._host(node)}/24 dev eth0")
+            _run(f"ip -n {hub} link add {place.name} type veth peer name eth0 netns {name}")
+            _run(f"ip -n {hub} link set {place.name} master bridge up")
+            _run(f"ip -n {name} addr add {place.host}/24 dev eth0")
             _run(f"ip -n {name} link set eth0 up")
             _run(f"ip -n {name} link set lo up")
-            node.host = self._host(node)
-        members = ",".join(f"{node.name}={node.host}:{node.peer_port}" for node in self._nodes)
-        for node in self._nodes:
-            node.cluster = members
+            place.address = f"{place.host}:{place.peer_port}"
+            place.wrapper = ("ip", "netns", "exec", name)
 
     def remove(self) -> None:
-        for name in (*map(self._name, self._nodes), self._hub):
+        for name in (*map(self._name, self._places), self._hub):
             _run(f"ip netns del {name}", check=False)
 
     def cut(self, pairs: Sequence[Pair], *, resets: bool) -> None:
@@ -164,21 +182,16 @@ class Namespaces:
                 if not _run(f"{self._iptables(source, target, '-D')} {verdict}", check=False):
                     break
 
-    def _iptables(self, source: Node, target: Node, action: str) -> str:
-        return (
-            f"ip netns exec {self._name(target)} iptables -w {action} INPUT -s {self._host(source)} -p tcp -j"
-        )
+    def _iptables(self, source: Place, target: Place, action: str) -> str:
+        return f"ip netns exec {self._name(target)} iptables -w {action} INPUT -s {source.host} -p tcp -j"
 
     def lag(self, pairs: Sequence[Pair], lag_s: float) -> None:
         raise NotImplementedError("namespaces have no slow links: the plan must not ask")
 
-    def wrapper(self, node: Node) -> Sequence[str]:
-        return ["ip", "netns", "exec", self._name(node)]
-
 
 @asynccontextmanager
-async def namespaces(mark: str, nodes: Sequence[Node]) -> AsyncIterator[Namespaces]:
-    network = Namespaces(mark, nodes)
+async def namespaces(mark: str, places: Sequence[Place]) -> AsyncIterator[Namespaces]:
+    network = Namespaces(mark, places)
     try:
         network.make()
         yield network

@@ -35,6 +35,9 @@ class Kind(StrEnum):
     BAD_DISK = "bad-disk"  # the next fsync fails
     FULL_DISK = "full-disk"
     SNAPSHOT = "snapshot"  # asked for again and again; then a kill -9
+    ADD = "add-member"  # a new one votes, perhaps while another is dead; then that other is removed
+    REMOVE = "remove-member"  # and a new one is added later
+    REPLACE = "replace-member"  # kill -9, its disk is gone; a new one takes its place in one step
 
 
 class Ability(StrEnum):
@@ -63,6 +66,8 @@ NETWORK = frozenset(
         Kind.SLOW_LINKS,
     }
 )
+# These change who the members are: one at a time.
+MEMBERS = frozenset({Kind.ADD, Kind.REMOVE, Kind.REPLACE})
 # How many of each kind are in a deck, where it isn't one.
 COPIES = {Kind.KILL: 2, Kind.PAUSE: 2, Kind.ISOLATE: 2}
 BRIDGE_NODES = 5  # with three, a bridge is a cut pair
@@ -97,8 +102,10 @@ class Window:
 class Planner:
     """Draws round after round; the same seed and the same calls give the same windows."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, kinds: Collection[Kind] = frozenset(Kind)) -> None:
+        """``kinds``: no others are drawn."""
         self._chance = random.Random(seed)
+        self._kinds = frozenset(kinds)
         self._deck: list[Kind] = []
 
     def round(self, nodes: int, seconds: float, abilities: Collection[Ability]) -> list[Window]:
@@ -117,6 +124,8 @@ class Planner:
         at_s = chance.uniform(0.2, 1.0)
         while at_s < lasts_s:
             kind = self._deal(nodes, abilities)
+            if kind is None:
+                return
             yield Fault(
                 kind,
                 at_s,
@@ -127,16 +136,18 @@ class Planner:
             )
             at_s += chance.uniform(*GAP_S)
 
-    def _deal(self, nodes: int, abilities: Collection[Ability]) -> Kind:
-        """The topmost card that can be played here; the others keep their places."""
+    def _deal(self, nodes: int, abilities: Collection[Ability]) -> Kind | None:
+        """The topmost card that can be played here; the others keep their places. None: no kind can."""
 
         def playable(kind: Kind) -> bool:
             return (kind not in NEEDS or NEEDS[kind] in abilities) and (
                 kind is not Kind.BRIDGE or nodes >= BRIDGE_NODES
             )
 
+        if not any(playable(kind) for kind in self._kinds):
+            return None
         if not any(playable(kind) for kind in self._deck):
-            fresh = [kind for kind in Kind for _ in range(COPIES.get(kind, 1))]
+            fresh = [kind for kind in Kind if kind in self._kinds for _ in range(COPIES.get(kind, 1))]
             self._chance.shuffle(fresh)
             self._deck = fresh
         card = next(kind for kind in self._deck if playable(kind))

@@ -84,7 +84,30 @@ def acknowledge_before_fsync() -> Iterator[None]:
         yield
 
 
-OWN = {"reads-without-readindex": reads_without_readindex, "ack-before-fsync": acknowledge_before_fsync}
+@contextmanager
+def reads_without_a_vote() -> Iterator[None]:
+    """A node that doesn't vote (it waits to be added, learns, or was removed) takes its reads for confirmed.
+    Only a change of members makes such nodes.
+    """
+    barrier = Driver.barrier
+
+    def confirmed(self: Driver, timeout_ms: float) -> asyncio.Future[None]:
+        node = self._replica.node
+        if node.node_id in node.membership.electorate:
+            return barrier(self, timeout_ms)
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answered.set_result(None)
+        return answered
+
+    with mock.patch.object(Driver, "barrier", confirmed):
+        yield
+
+
+OWN = {
+    "reads-without-readindex": reads_without_readindex,
+    "ack-before-fsync": acknowledge_before_fsync,
+    "reads-without-a-vote": reads_without_a_vote,
+}
 NAMES = (*OWN, *ABLATED)
 
 

@@ -32,6 +32,7 @@ class Recovery:
     cluster_s: float
     starts_s: tuple[float, ...]
     answers_s: tuple[float, ...]
+    names: tuple[str, ...]
 
     @property
     def sound(self) -> bool:
@@ -40,26 +41,26 @@ class Recovery:
         )
 
     def __str__(self) -> str:
-        names = (f"n{number}" for number in range(1, 1 + len(self.starts_s)))
-        each = zip(names, self.starts_s, self.answers_s, strict=True)
+        each = zip(self.names, self.starts_s, self.answers_s, strict=True)
         nodes = ", ".join(f"{name} {answer:.2f} s (start {start:.2f} s)" for name, start, answer in each)
         return f"first {self.cluster_s:.2f} s; {nodes}"
 
 
-def counted(served_s: Sequence[float], answered_s: Sequence[float]) -> Recovery:
-    """From when each node served and answered, in seconds since all faults were undone."""
+def counted(served_s: Sequence[float], answered_s: Sequence[float], names: Sequence[str]) -> Recovery:
+    """From when each of ``names`` served and answered, in seconds since all faults were undone."""
     majority_s = sorted(served_s)[len(served_s) // 2]
     answers = (
         answered - max(served, majority_s) for served, answered in zip(served_s, answered_s, strict=True)
     )
-    return Recovery(min(answered_s), tuple(served_s), tuple(max(0.0, answer) for answer in answers))
+    answers_s = tuple(max(0.0, answer) for answer in answers)
+    return Recovery(min(answered_s), tuple(served_s), answers_s, tuple(names))
 
 
 async def recovered(nodes: Sequence[Node], probes: History) -> Recovery:
     """To be called when all faults are undone. What it asks is added to ``probes``."""
     times = await asyncio.gather(*(_served_and_answered(node, probes) for node in nodes))
     served_s, answered_s = zip(*times, strict=True)
-    return counted(served_s, answered_s)
+    return counted(served_s, answered_s, [node.name for node in nodes])
 
 
 async def _served_and_answered(node: Node, probes: History) -> tuple[float, float]:

@@ -23,14 +23,16 @@ from raftkv.verify import report as pictures
 from raftkv.verify import write_history
 from raftkv.verify.history import History
 from tests.cluster.abilities import mount, unmount
-from tests.cluster.harness import DEADLINE_S, Cluster, Node, end, make_nodes
+from tests.cluster.harness import DEADLINE_S, Cluster, Node, end
 from tests.nemesis.diary import Diary
 from tests.nemesis.figures import Report, kind_of, outcome_of
 from tests.nemesis.judge import equal_states, missing
 from tests.nemesis.links import Links, namespaces, relays
 from tests.nemesis.pace import pause
+from tests.nemesis.places import make_places
 from tests.nemesis.plan import Ability, Fault, Window
 from tests.nemesis.recovery import ANSWERS_WITHIN_S, recovered
+from tests.nemesis.roster import Roster
 from tests.nemesis.torment import Torment
 
 CLIENT_PROCESSES = 2
@@ -75,15 +77,17 @@ async def play(settings: Settings, windows: Sequence[Window], say: Say) -> Repor
             torment.start(node)
         await cluster.leader()
         began = time.monotonic()
-        async with _clients(settings, cluster.nodes, files, report):
+        async with _clients(settings, torment.roster, files, report):
             for window in windows:
                 say(await _play_window(window, torment, cluster.nodes, report, probes))
         report.seconds = time.monotonic() - began
         unequal, state, listings = await equal_states(cluster)
         torment.look_for_deaths()
     report.violations += [*torment.violations, *unequal]
-    report.violations += [f"logged: {line}" for node in cluster.nodes for line in node.mistakes()]
+    everyone = torment.roster.everyone
+    report.violations += [f"logged: {line}" for node in everyone for line in node.mistakes()]
     report.faults, report.left_out = torment.done, torment.left_out
+    report.changes = torment.roster.figures
     history = [*_read(files), *probes, *listings]
     report.operations.update((kind_of(o.action), outcome_of(o)) for o in history)
     with (directory / "history.jsonl").open("w", encoding="utf-8") as whole:
@@ -139,42 +143,53 @@ async def _play_window(
 async def _cluster(settings: Settings) -> AsyncIterator[tuple[Cluster, Torment]]:
     """Everything in place, nothing started."""
     directory = settings.directory
-    nodes = make_nodes(directory, settings.nodes, OPTIONS)
-    if settings.plant is not None:
-        for node in nodes:
-            node.module = ("tests.nemesis.planted", settings.plant)
+    places = make_places(directory, settings.nodes + 1)
+    roster = Roster(directory, places, OPTIONS)
     async with AsyncExitStack() as stack:
         small_disk = None
         if Ability.MOUNT in settings.abilities:
-            small_disk = nodes[-1]
-            assert mount(small_disk.data_dir, SMALL_DISK) is None
-            stack.callback(unmount, small_disk.data_dir)
+            small_disk = places[settings.nodes - 1]
+            small_disk.disk = directory / "small"
+            assert mount(small_disk.disk, SMALL_DISK) is None
+            stack.callback(unmount, small_disk.disk)
         links: Links
         if settings.in_namespaces:
-            links = await stack.enter_async_context(namespaces(f"nm{os.getpid()}", nodes))
+            links = await stack.enter_async_context(namespaces(f"nm{os.getpid()}", places))
         else:
-            links = await stack.enter_async_context(relays(nodes))
+            links = await stack.enter_async_context(relays(places))
+        roster.found(
+            settings.nodes,
+            ("raftkv",) if settings.plant is None else ("tests.nemesis.planted", settings.plant),
+        )
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(DEADLINE_S)
             )
         )
-        stack.callback(end, nodes)
-        cluster = Cluster(nodes, session, directory)
-        yield cluster, Torment(cluster, links, small_disk, Diary(directory / DIARY))
+        stack.callback(end, roster.everyone)
+        cluster = Cluster(roster.members, session, directory)
+        yield cluster, Torment(cluster, roster, links, small_disk, Diary(directory / DIARY))
 
 
 @asynccontextmanager
 async def _clients(
-    settings: Settings, nodes: Sequence[Node], files: Sequence[Path], report: Report
+    settings: Settings, roster: Roster, files: Sequence[Path], report: Report
 ) -> AsyncIterator[None]:
-    """Processes of clients that ask and record until this is left."""
-    addresses = ",".join(f"{node.host}:{node.port}" for node in nodes)
+    """Processes of clients that ask whoever is a member, or is to be one, and record until this is left."""
     with ExitStack() as stack:
-        processes = []
+        processes: list[asyncio.subprocess.Process] = []
+
+        def addresses() -> str:
+            return ",".join(f"{node.host}:{node.port}" for node in roster.members)
+
+        def tell() -> None:
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write(f"{addresses()}\n".encode())
+
         for number, file in enumerate(files):
             options = {
-                "--nodes": addresses,
+                "--nodes": addresses(),
                 "--history": str(file),
                 "--name": f"c{number}",
                 "--clients": str(max(1, settings.clients // len(files))),
@@ -193,7 +208,9 @@ async def _clients(
             )
             processes.append(process)
             stack.callback(_kill, process)
+        roster.on_moved = tell
         yield
+        roster.on_moved = lambda: None
         for process, file in zip(processes, files, strict=True):
             assert process.stdin is not None
             process.stdin.close()

@@ -59,6 +59,7 @@ def delete(revision: int) -> Operation:
     return Operation("c", Delete(b"a"), 0.0, 1.0, Outcome.OK, Deleted(1, revision))
 
 
+TWO = ("n1", "n2")
 A2 = {b"a": Item(b"y", 1, 2, 2)}
 
 
@@ -96,17 +97,20 @@ def test_what_was_acknowledged_is_missed(history: History, state: Listing) -> No
 
 def test_a_recovery_counts_from_when_a_node_and_a_majority_serve() -> None:
     """n1 was up all the time, n2 came back last, n3 with it makes the majority."""
-    assert counted([0.0, 4.0, 3.0], [3.5, 4.5, 3.25]) == Recovery(3.25, (0.0, 4.0, 3.0), (0.5, 0.5, 0.25))
-    assert counted([0.0, 0.0, 6.0], [5.5, 0.5, 7.0]).answers_s == (5.5, 0.5, 1.0)
+    names = ("n1", "n2", "n5")
+    recovery = counted([0.0, 4.0, 3.0], [3.5, 4.5, 3.25], names)
+    assert recovery == Recovery(3.25, (0.0, 4.0, 3.0), (0.5, 0.5, 0.25), names)
+    assert "n5 0.25 s (start 3.00 s)" in str(recovery)
+    assert counted([0.0, 0.0, 6.0], [5.5, 0.5, 7.0], names).answers_s == (5.5, 0.5, 1.0)
 
 
 @pytest.mark.parametrize(
     ("recovery", "sound"),
     [
-        (Recovery(5.0, (0.0, 6.0), (5.0, 1.0)), True),
-        (Recovery(0.1, (0.0, 0.0), (0.0, 5.1)), False),
-        (Recovery(0.1, (30.0, 0.0), (0.0, 0.0)), False),
-        (Recovery(5.1, (5.0, 5.0), (0.1, 0.1)), False),
+        (Recovery(5.0, (0.0, 6.0), (5.0, 1.0), TWO), True),
+        (Recovery(0.1, (0.0, 0.0), (0.0, 5.1), TWO), False),
+        (Recovery(0.1, (30.0, 0.0), (0.0, 0.0), TWO), False),
+        (Recovery(5.1, (5.0, 5.0), (0.1, 0.1), TWO), False),
     ],
 )
 def test_a_recovery_has_bounds(recovery: Recovery, sound: bool) -> None:

@@ -6,7 +6,19 @@ from itertools import pairwise
 
 import pytest
 
-from tests.nemesis.plan import COPIES, GAP_S, LASTS_S, NEEDS, NETWORK, Ability, Fault, Kind, Planner, Window
+from tests.nemesis.plan import (
+    COPIES,
+    GAP_S,
+    LASTS_S,
+    MEMBERS,
+    NEEDS,
+    NETWORK,
+    Ability,
+    Fault,
+    Kind,
+    Planner,
+    Window,
+)
 
 ALL = frozenset(Ability)
 
@@ -66,6 +78,22 @@ def test_a_kind_that_waited_for_its_cluster_comes_when_it_can() -> None:
     planner = Planner(7)
     dealt = [planner.round(nodes, 60.0, ALL) for _ in range(6) for nodes in (3, 5)]
     assert any(fault.kind is Kind.BRIDGE for windows in dealt[1::2] for fault in faults(windows))
+
+
+@pytest.mark.parametrize("abilities", [ALL, frozenset()])
+def test_two_minutes_have_every_change_of_members(abilities: frozenset[Ability]) -> None:
+    """As CI runs them: a round of three nodes, and one of five."""
+    planner = Planner(1)
+    windows = [window for nodes in (3, 5) for window in planner.round(nodes, 60.0, abilities)]
+    assert {fault.kind for fault in faults(windows)} >= MEMBERS
+
+
+def test_only_the_kinds_that_are_wanted_are_drawn() -> None:
+    windows = Planner(12, MEMBERS).round(3, 60.0, ALL)
+    assert {fault.kind for fault in faults(windows)} == MEMBERS
+    windows = Planner(12, {Kind.BRIDGE}).round(3, 30.0, ALL)  # which three nodes don't have
+    assert windows
+    assert not faults(windows)
 
 
 def test_times_keep_their_bounds() -> None:

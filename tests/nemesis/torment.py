@@ -2,7 +2,9 @@
 
 Rules: whoever is hit is *busy* until all is undone, and no other fault touches its process or disk meanwhile
 (cuts of the network may overlap with anything). A node may stop by itself only while its disk is bad or full,
-with the disk's exit code; any other end is a violation. Nothing here destroys what an fsync confirmed.
+with the disk's exit code, or once it was removed; any other end is a violation. Nothing here destroys what an
+fsync confirmed, but the disk of a node that is no member any more, or is being replaced. One fault at a time
+changes the members, and leaves as many as it found.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 
 import aiohttp
@@ -23,7 +25,9 @@ from tests.cluster.harness import Cluster, Node, until
 from tests.nemesis.diary import Diary
 from tests.nemesis.links import Links, Pair, both_ways
 from tests.nemesis.pace import pause
-from tests.nemesis.plan import NETWORK, Fault, Kind
+from tests.nemesis.places import Place
+from tests.nemesis.plan import MEMBERS, NETWORK, Fault, Kind
+from tests.nemesis.roster import Roster
 
 EXIT_DISK = 74
 # Of a start with a full disk: the directory can't be used.
@@ -32,13 +36,22 @@ POLL_S = 0.05
 MAX_FSYNC_S = 0.4
 MAX_LAG_S = 0.15
 DETACH_DEADLINE_S = 10.0
+# A removed node that was told ends by itself, a second later; one that wasn't waits for ever.
+TOLD_WITHIN_S = 3.0
+# The share of additions under which another node is killed.
+KILLED_MEANWHILE = 0.5
+EVERYONE = (Kind.KILL_ALL, Kind.ROLLING)  # however many there are just now
 
 
 class Torment:
-    """``small_disk``: the node whose data directory is a small filesystem, if there is one."""
+    """``small_disk``: the place whose disk is a small filesystem, if there is one."""
 
-    def __init__(self, cluster: Cluster, links: Links, small_disk: Node | None, diary: Diary) -> None:
+    def __init__(
+        self, cluster: Cluster, roster: Roster, links: Links, small_disk: Place | None, diary: Diary
+    ) -> None:
+        """``cluster.nodes`` are ``roster.members``."""
         self._cluster = cluster
+        self.roster = roster
         self.diary = diary
         self._links = links
         self._small_disk = small_disk
@@ -49,7 +62,7 @@ class Torment:
 
     def start(self, node: Node) -> None:
         self.diary.note(f"start {node.name}")
-        node.start(self._links.wrapper(node))
+        node.start(self.roster.home(node).wrapper)
 
     def look_for_deaths(self) -> None:
         """A node that isn't busy is alive; else that is noted, and it is started again."""
@@ -66,9 +79,10 @@ class Torment:
 
     async def inflict(self, fault: Fault) -> str | None:
         """From its begin to its end, all undone; in words, whom it hit, or None: all were busy."""
-        ranked = await self._ranked()
-        hit = self._on_network if fault.kind in NETWORK else self._on_nodes
-        words = await hit(fault, ranked)
+        async with self.roster.changing if fault.kind in MEMBERS else nullcontext():
+            ranked = await self._ranked()
+            hit = self._on_network if fault.kind in NETWORK else self._on_nodes
+            words = await hit(fault, ranked)
         (self.done if words is not None else self.left_out)[fault.kind] += 1
         return words
 
@@ -85,9 +99,10 @@ class Torment:
     # -- the network ---------------------------------------------------------------------------------------
 
     async def _on_network(self, fault: Fault, ranked: Sequence[Node]) -> str | None:
-        hit = [ranked[rank] for rank in fault.ranks]
-        self.diary.note(f"begin {fault.kind} {names(hit)}")
-        rest = [node for node in ranked if node not in hit]
+        nodes = chosen(ranked, fault.ranks)
+        self.diary.note(f"begin {fault.kind} {names(nodes)}")
+        hit = [self.roster.home(node) for node in nodes]
+        rest = [self.roster.home(node) for node in ranked if node not in nodes]
         pairs: list[Pair]
         match fault.kind:
             case Kind.ISOLATE | Kind.SPLIT | Kind.SLOW_LINKS:
@@ -110,8 +125,8 @@ class Torment:
             self._links.cut(pairs, resets=fault.resets)
             await pause(fault.lasts_s)
             self._links.mend(pairs)
-        self.diary.note(f"end {fault.kind} {names(hit)}")
-        return names(hit)
+        self.diary.note(f"end {fault.kind} {names(nodes)}")
+        return names(nodes)
 
     # -- processes and disks -------------------------------------------------------------------------------
 
@@ -143,10 +158,18 @@ class Torment:
                     await self._full_disk(hit[0], fault.lasts_s)
                 case Kind.SNAPSHOT:
                     await self._snapshot(hit[0], fault.lasts_s)
+                case Kind.ADD:
+                    await self._add(hit[0], fault)
+                case Kind.REMOVE:
+                    await self._remove(hit[0])
+                    await pause(fault.lasts_s)
+                    await self.roster.add(self._cluster, self._newcomer())
+                case Kind.REPLACE:
+                    await self._replace(hit[0])
                 case _:
                     raise AssertionError(fault.kind)
             for node in hit:
-                if not node.alive:
+                if node in self.roster.members and not node.alive:
                     self.start(node)
             self.diary.note(f"end {fault.kind} {names(hit)}")
             return names(hit)
@@ -154,16 +177,13 @@ class Torment:
     @asynccontextmanager
     async def _taken(self, fault: Fault, ranked: Sequence[Node]) -> AsyncIterator[list[Node]]:
         """Whom it hits: those meant, or others where those are busy; nobody if too few are free."""
-        size = len(ranked)
+        wanted = chosen(ranked, fault.ranks, count=len(ranked))
         if fault.kind is Kind.FULL_DISK:
-            wanted = [self._small_disk] if self._small_disk is not None else []
-        else:
-            wanted = [ranked[(fault.ranks[0] + step) % size] for step in range(size)]
-            wanted.sort(key=lambda node: ranked.index(node) not in fault.ranks)
-        free = [node for node in wanted if node.name not in self._busy]
-        hit = free[: len(fault.ranks)]
-        if len(hit) < len(fault.ranks):
-            hit = []
+            wanted = [node for node in wanted if self.roster.home(node) is self._small_disk]
+        count = len(ranked) if fault.kind in EVERYONE else min(len(fault.ranks), len(ranked))
+        # NB: they may have changed since they were ranked.
+        free = [node for node in wanted if node in self.roster.members and node.name not in self._busy]
+        hit = free[:count] if len(free) >= count else []
         self._busy.update(node.name for node in hit)
         try:
             for node in hit:
@@ -191,8 +211,12 @@ class Torment:
 
     async def _stop(self, node: Node) -> None:
         """As its operator would: it hands over, answers whom it can, and ends well."""
-        node.signal(signal.SIGTERM)
-        await self._ended(node, (0,))
+        codes: tuple[int, ...] = (0,)
+        if await self._cluster.status(node) is None:  # it may be starting, and not heed signals yet
+            codes = (0, -signal.SIGTERM)
+        if node.alive:
+            node.signal(signal.SIGTERM)
+        await self._ended(node, codes)
 
     async def _roll(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
@@ -208,6 +232,38 @@ class Torment:
                 await self._cluster.request("POST", node, "/v1/snapshot")
             await pause(POLL_S)
         await self._kill([node], 0.0)
+
+    async def _add(self, veteran: Node, fault: Fault) -> None:
+        """One comes, at times while another is dead; then that one goes."""
+        adding = self.roster.add(self._cluster, self._newcomer())
+        if fault.severity < KILLED_MEANWHILE:
+            await asyncio.gather(adding, self._kill([veteran], fault.lasts_s))
+            self.start(veteran)
+        else:
+            await adding
+            await pause(fault.lasts_s)
+        await self._remove(veteran)
+
+    async def _replace(self, node: Node) -> None:
+        """Its disk is gone for good; another id takes its place in one step."""
+        await self._kill([node], 0.0)
+        self.roster.wipe(node)
+        await self.roster.add(self._cluster, self._newcomer(), instead_of=node)
+        self.roster.leave(node)
+
+    def _newcomer(self) -> Node:
+        node = self.roster.newcomer()
+        self.start(node)
+        return node
+
+    async def _remove(self, node: Node) -> None:
+        """It ends by itself if it hears of it; a node that was away isn't told, and is stopped."""
+        await self.roster.remove(self._cluster, node)
+        self.diary.note(f"{node.name} is removed")
+        await self._until_ended(node, TOLD_WITHIN_S)
+        self.roster.figures["ended by itself" if not node.alive else "had to be stopped"] += 1
+        await (self._stop(node) if node.alive else self._ended(node, (0,)))
+        self.roster.leave(node)
 
     async def _pause(self, nodes: Sequence[Node], lasts_s: float) -> None:
         for node in nodes:
@@ -282,6 +338,17 @@ def fill(path: Path) -> None:
                     chunk = chunk[: len(chunk) // 2]
         except OSError:
             pass  # as wanted
+
+
+def chosen(ranked: Sequence[Node], ranks: Sequence[int], count: int | None = None) -> list[Node]:
+    """Those of ``ranks``, then those that follow on the first; ``count`` in all, by default as many as ranks.
+
+    There may be fewer nodes than the ranks were drawn for, or more: a change of members is under way.
+    """
+    size = len(ranked)
+    followers = ((ranks[0] + step) % size for step in range(size))
+    order = dict.fromkeys([*(rank for rank in ranks if rank < size), *followers])
+    return [ranked[rank] for rank in order][: len(ranks) if count is None else count]
 
 
 def names(nodes: Sequence[Node]) -> str:

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from raftkv.consensus.types import NodeId
 from raftkv.transport.hello import CloseCode
+from raftkv.transport.link import OutgoingLink
 from raftkv.transport.peers import MAX_GUESTS
 from raftkv.wire.reports import encode_hello
 from tests.transport.nodes import (
@@ -71,6 +72,38 @@ async def test_a_removed_peer_s_links_end_and_its_messages_are_dropped() -> None
         one.network.send([envelope("n1", "n2", 1)])  # the core may still send to it
         one.set_peers(two)
         await until(lambda: one.changes[2:] == [("n2", "out", True)])
+
+
+async def test_a_link_does_nothing_more_once_its_peer_is_none() -> None:
+    """Though it was just about to try again, or its hello has just been answered: all in one turn."""
+    mistakes: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: mistakes.append(context))
+    one, two = Node("n1", {}), Node("n2", {"n1": NOWHERE})
+    async with running(two), running(one):
+        one.network.set_peers({N2: NOWHERE})
+        link = one.network._links[N2]
+        await until(lambda: link._failures)
+        link.hurry()
+        one.set_peers()
+        assert link._task is not None
+        await until(link._task.done)
+        assert mistakes == []
+        greet = OutgoingLink._greet
+
+        async def answered_too_late(self: OutgoingLink, *arguments: Any) -> Any:
+            found = await greet(self, *arguments)
+            asyncio.get_running_loop().call_soon(one.set_peers)
+            await asyncio.sleep(0)
+            return found
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(OutgoingLink, "_greet", answered_too_late)
+            one.set_peers(two)
+            link = one.network._links[N2]
+            assert link._task is not None
+            await until(link._task.done)
+        assert (one.changes, mistakes) == ([], [])
+        assert N2 not in one.network._register
 
 
 async def test_one_that_is_no_peer_any_more_is_answered_while_it_has_a_link() -> None:
