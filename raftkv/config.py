@@ -131,6 +131,14 @@ class Config:
     election_timeout_max_ms: float = 600.0
     """How long it waits at most; each wait is drawn between the two, in milliseconds."""
 
+    lease_ms: float = 0.0
+    """For how long a follower is bound to the leader that it has heard, in milliseconds, so that the leader
+    may answer ``consistency=lease`` without a round; 0: not at all. A leader that dies is replaced so much
+    later. At most ``election_timeout_min_ms``; more than a heartbeat to be of use. The same on every node."""
+
+    max_clock_drift: float = 0.1
+    """How much faster or slower than true time any clock runs at most, as a share; leases rest on it."""
+
     segment_bytes: int = 16 << 20
     """The size at which the log begins a new file, in bytes; at least 4096."""
 
@@ -157,6 +165,10 @@ class Config:
 
     max_request_bytes: int = 4 << 20
     """The largest request body, in bytes."""
+
+    quota_bytes: int = 0
+    """How much may be stored, of keys, values and what is noted with each, in bytes; 0: no bound. To be the
+    same on all nodes: each looks at what it has itself."""
 
     request_timeout_ms: float = 5000.0
     """How long a request may wait for its answer if it doesn't say (``?timeout=``), in milliseconds."""
@@ -214,6 +226,8 @@ class Config:
             raise StartError("request_timeout_ms must not be above max_request_timeout_ms", EXIT_CONFIG)
         if self.snapshot_margin_bytes < 0:
             raise StartError("snapshot_margin_bytes must not be negative", EXIT_CONFIG)
+        if self.quota_bytes < 0:
+            raise StartError("quota_bytes must not be negative", EXIT_CONFIG)
         if self.segment_bytes < 4096:
             raise StartError("segment_bytes must be at least 4096", EXIT_CONFIG)
         if self.advertise and not re.fullmatch(r"https?://[^\s/]+/?", self.advertise):
@@ -229,7 +243,13 @@ class Config:
                 f"log_format must be auto, json or console, got {self.log_format!r}", EXIT_CONFIG
             )
         try:
-            timing = Timing(self.heartbeat_ms, self.election_timeout_min_ms, self.election_timeout_max_ms)
+            timing = Timing(
+                self.heartbeat_ms,
+                self.election_timeout_min_ms,
+                self.election_timeout_max_ms,
+                lease_ms=self.lease_ms,
+                max_clock_drift=self.max_clock_drift,
+            )
         except ValueError as error:
             raise StartError(str(error), EXIT_CONFIG) from None
         object.__setattr__(self, "timing", timing)

@@ -56,6 +56,22 @@ class MethodNotAllowed(RaftkvError):
     status, code, title = 405, "method_not_allowed", "Method not allowed"
 
 
+class FutureRevision(RaftkvError):
+    status, code, title = 400, "future_revision", "No such revision yet"
+
+
+class NotANumber(RaftkvError):
+    status, code, title = 409, "not_a_number", "The value is no number"
+
+
+class NumberTooLarge(RaftkvError):
+    status, code, title = 409, "number_too_large", "The number would be too large"
+
+
+class RevisionCompacted(RaftkvError):
+    status, code, title = 410, "compacted", "This revision is compacted"
+
+
 class ConditionFailed(RaftkvError):
     status, code, title = 412, "condition_failed", "Condition failed"
 
@@ -68,6 +84,14 @@ class UriTooLong(RaftkvError):
     status, code, title = 414, "uri_too_long", "Request line too long"
 
 
+class TokenReused(RaftkvError):
+    status, code, title = 422, "token_reused", "The idempotency key was used for another request"
+
+
+class TooManyLeases(RaftkvError):
+    status, code, title = 429, "too_many_leases", "Too many leases"
+
+
 class TooManyRequests(RaftkvError):
     status, code, title = 429, "too_many_requests", "Too many requests wait on this node"
 
@@ -78,12 +102,40 @@ class NoQuorum(RaftkvError):
     status, code, title = 503, "no_quorum", "No leader, or no majority behind it"
 
 
+class TooStale(RaftkvError):
+    status, code, title = 503, "too_stale", "This node's state may be older than was asked for"
+
+
+class NotReached(RaftkvError):
+    status, code, title = 503, "revision_not_reached", "This node has not applied that revision yet"
+
+
 class NoSuccessor(RaftkvError):
     status, code, title = 503, "no_successor", "Nobody could take over the lead"
 
 
 class ChangeRefused(RaftkvError):
     status, code, title = 409, "change_refused", "The members can't be changed so"
+
+
+class NoSuchLease(RaftkvError):
+    """It never was, or has ended, and all that went with it is gone."""
+
+    status, code, title = 404, "no_such_lease", "No such lease"
+
+
+class LeaseExists(RaftkvError):
+    status, code, title = 409, "lease_exists", "There is such a lease already"
+
+
+class LockHeld(RaftkvError):
+    """``extra["holder"]`` says by whom."""
+
+    status, code, title = 409, "lock_held", "Another holds it"
+
+
+class NotHolder(RaftkvError):
+    status, code, title = 409, "not_holder", "It is not held with this lease"
 
 
 class UpgradeUnfinished(RaftkvError):
@@ -102,6 +154,10 @@ class TimedOut(RaftkvError):
     """There is a leader, but the answer did not come in time."""
 
     status, code, title = 504, "timeout", "No answer in time"
+
+
+class QuotaExceeded(RaftkvError):
+    status, code, title = 507, "quota_exceeded", "The store is full"
 
 
 class StartError(Exception):

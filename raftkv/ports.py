@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 from raftkv.consensus.messages import Envelope
 from raftkv.consensus.types import Change, Index, NodeId, Term, Write
+from raftkv.kv.places import Place, Queue
+from raftkv.kv.results import DeleteResult
+from raftkv.kv.watch import Hub
 
 
 class Storage(Protocol):
@@ -74,6 +77,39 @@ class Backup(Iterator[bytes], Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Who wants a place in a queue: with a ``lease`` of its own, or one of ``ttl_ms`` that is made for it."""
+
+    value: bytes = b""
+    lease: int = 0
+    ttl_ms: int = 0
+    token: str | None = None  # of an idempotent request
+
+
+class Queues(Protocol):
+    """The queues of locks and elections. Whoever is first in one has the lock, or leads."""
+
+    def acquire(
+        self, queue: Queue, candidate: Candidate, *, wait_ms: float, timeout_ms: float
+    ) -> Awaitable[Place]:
+        """The candidate's place once it is the first, ``wait_ms`` from now at the latest. With 0, it never
+        has one unless it is the first. A place that its ``lease`` or ``token`` has already is that place.
+
+        Cancelled, it gives its place up. Raises ``LockHeld`` (it has no place), ``NoSuchLease`` (nor had it,
+        or it has ended) or as ``Service.propose`` does.
+        """
+        ...
+
+    def release(self, queue: Queue, *, lease: int, token: int, timeout_ms: float) -> Awaitable[DeleteResult]:
+        """Give up the place that goes with ``lease``, or whose fencing token is ``token``; 0 is neither's."""
+        ...
+
+    def proclaim(self, queue: Queue, lease: int, value: bytes, *, timeout_ms: float) -> Awaitable[Place]:
+        """Change the value of the first place, which goes with ``lease``. Raises ``NotHolder``."""
+        ...
+
+
 class Service(Protocol):
     """A node as its clients see it. What the REST handlers are written against."""
 
@@ -90,6 +126,18 @@ class Service(Protocol):
         """Whether this node was told to stop: it still answers, but is to be asked no more."""
         ...
 
+    @property
+    def queues(self) -> Queues: ...
+
+    def cluster_time(self) -> tuple[int, bool]:
+        """The cluster time in ms, and whether that is the present; else it is that of the last command."""
+        ...
+
+    @property
+    def hub(self) -> Hub:
+        """Who watches this node's store."""
+        ...
+
     def client_url(self, node: NodeId) -> str | None:
         """Where clients reach ``node``, as it advertises it; None until it was heard of."""
         ...
@@ -101,9 +149,10 @@ class Service(Protocol):
         """
         ...
 
-    def barrier(self, timeout_ms: float) -> Awaitable[None]:
+    def barrier(self, timeout_ms: float, *, by_lease: bool = False) -> Awaitable[None]:
         """Return once this node's machine holds every write acknowledged anywhere before the call
-        (ReadIndex).
+        (ReadIndex). ``by_lease``: as far as clocks don't drift more than is configured, where the leader has
+        a lease; that saves a round.
 
         Raises ``raftkv.errors.RaftkvError`` (``not_applied``) when no majority confirmed in time.
         """
@@ -153,8 +202,23 @@ class Service(Protocol):
         """
         ...
 
+    def reached(self, revision: int, timeout_ms: float) -> Awaitable[None]:
+        """Return once this node's machine is at ``revision`` or beyond.
+
+        Raises ``NotReached``, ``TooManyRequests`` or ``ShuttingDown``.
+        """
+        ...
+
     def staleness_ms(self) -> float | None:
-        """How old this node's machine may be, in ms; None: it can't say, it has heard of no leader."""
+        """How long ago this node heard that its machine holds all there is, in ms; None: it has heard of no
+        leader. NB: how old that word was when it came isn't in it.
+        """
+        ...
+
+    def vouched_age_ms(self) -> float | None:
+        """All that was acknowledged anywhere earlier than so many ms ago is in this node's machine, for sure;
+        None: it has never asked.
+        """
         ...
 
     def status(self) -> dict[str, Any]:

@@ -27,16 +27,15 @@ from raftkv.handover import Handovers
 from raftkv.kv.machine import Exporting, Restoring, StateMachine
 from raftkv.kv.session import BatchId
 from raftkv.members import MemberWishes
+from raftkv.reading import Reading
 from raftkv.waiting import (
     Answer,
     Batch,
     ErrorMaker,
-    ReadGroup,
     ReplicaLimits,
     Waiter,
     gather,
     lost_results,
-    take_released,
     too_late,
     too_many,
 )
@@ -61,15 +60,16 @@ class Replica:
         self._limits = limits
         self.last_applied = applied
         self.fresh_ms = float("-inf")  # when the *machine* last held all that was committed; -inf: never yet
+        self._led_ms = float("-inf")
         self._now_ms = float("-inf")
         self._pending: deque[tuple[bytes, Waiter]] = deque()
         self._pending_bytes = 0
         self._inflight: dict[int, Batch] = {}
         self._next_seq = 1
-        self._barriers: list[Waiter] = []
-        self._reads: ReadGroup | None = None  # asked, not yet granted; one at a time, the rest joins the next
-        self._next_read = incarnation << 32
-        self._granted: list[tuple[Index, list[Waiter]]] = []  # granted, not yet applied so far
+        self._reading, self._leased = (
+            Reading(node, (incarnation << 32) + by_lease, by_lease=by_lease, resend_ms=limits.resend_ms)
+            for by_lease in (False, True)
+        )
         self._restoring: dict[SnapshotMeta, Restoring] = {}  # came whole in this turn
         self._routed: tuple[NodeId | None, int] = (None, 0)  # the leader and term our batches were handed to
         self._handovers = Handovers(node)
@@ -95,14 +95,16 @@ class Replica:
         self._pending_bytes += len(command)
         self._expiry_due_ms = min(self._expiry_due_ms, deadline_ms)
 
-    def barrier(self, ticket: Any, deadline_ms: float) -> None:
+    def barrier(self, ticket: Any, deadline_ms: float, *, by_lease: bool = False) -> None:
         """Answer ``ticket`` (with None) once all that was acknowledged anywhere before now is applied here.
+        ``by_lease``: the leader may say so under its lease, if it has one.
 
         Raises TooManyRequests when too many wait already.
         """
-        if len(self._barriers) >= self._limits.max_waiting_requests:
+        reading = self._leased if by_lease else self._reading
+        if len(reading.waiting) >= self._limits.max_waiting_requests:
             raise too_many()
-        self._barriers.append(Waiter(ticket, deadline_ms))
+        reading.waiting.append(Waiter(ticket, deadline_ms))
         self._expiry_due_ms = min(self._expiry_due_ms, deadline_ms)
 
     def transfer(self, target: NodeId | None, ticket: Any, deadline_ms: float) -> None:
@@ -127,6 +129,13 @@ class Replica:
         """When ``tick`` must be called at the latest."""
         wishes_due_ms = min(self._handovers.due_ms, self._members.due_ms)
         return min(self._node.due_ms, self._expiry_due_ms, self._resend_due_ms, wishes_due_ms)
+
+    @property
+    def vouched_ms(self) -> float:
+        """All that was acknowledged anywhere before then is applied here, for sure; -inf: nothing is. By what
+        this node has asked of a leader itself, and when, or by the rounds that it had answered as the leader.
+        """
+        return max(self._reading.vouched_ms, self._led_ms)
 
     @property
     def has_more(self) -> bool:
@@ -205,7 +214,8 @@ class Replica:
             self._routed = routed
             self._hand_over()
         self._hand_on()
-        self._ask_reads()
+        for reading in (self._reading, self._leased):
+            self._resend_due_ms = min(self._resend_due_ms, reading.ask(self._now_ms))
         self._answers += self._handovers.pump(self._now_ms) + self._members.pump(self._now_ms)
         return self._node.take_ready()
 
@@ -224,15 +234,14 @@ class Replica:
             self._members.applied(entry)
             self.last_applied = entry.index
         self._answers += self._members.caught_up(self.last_applied)
-        for grant in ready.reads:
-            if self._reads is not None and grant.read_id >= self._reads.first_id:
-                self._granted.append((grant.index, self._reads.waiters))
-                self._reads = None
-        if self._granted:
-            self._answers += [(each.ticket, None) for each in take_released(self._granted, self.last_applied)]
+        for reading in (self._reading, self._leased):
+            for grant in ready.reads:
+                reading.take(grant)
+            self._answers += [(each.ticket, None) for each in reading.released(self.last_applied)]
         # NB: the node may know for seconds what is committed before all of it is applied (after a restart).
         if not self._node.has_more:
             self.fresh_ms = self._node.fresh_ms
+            self._led_ms = max(self._led_ms, self._node.led_ms)
         answers, self._answers = self._answers, []
         return answers
 
@@ -289,9 +298,8 @@ class Replica:
         for batch in self._inflight.values():
             batch.patience_ms = self._limits.resend_ms
             self._propose(batch)
-        if self._reads is not None:
-            self._barriers[:0] = self._reads.waiters
-            self._reads = None
+        self._reading.hand_over()
+        self._leased.hand_over()
 
     def _resend(self) -> None:
         """Hand on again what the same leader should have dealt with by now: a message may have been lost.
@@ -308,12 +316,7 @@ class Replica:
             else:
                 batch.patience_ms = min(2 * batch.patience_ms, self._limits.max_resend_ms)
                 self._propose(batch)
-        late_ms = self._now_ms - self._limits.resend_ms
-        if self._reads is not None and self._reads.sent_ms <= late_ms and not leads:
-            self._reads.asked = False
-            if not self._reads.waiters:
-                self._reads = None  # given up: those that came since need not wait for its answer
-        reads_due_ms = float("inf") if self._reads is None else self._now_ms + self._limits.resend_ms
+        reads_due_ms = min(self._reading.resend(self._now_ms), self._leased.resend(self._now_ms))
         self._resend_due_ms = min([reads_due_ms, *(batch.due_ms for batch in self._inflight.values())])
 
     def _apply_batch(self, time_ms: int, data: bytes) -> None:
@@ -333,22 +336,6 @@ class Replica:
         answered = zip(batch.waiters, applied.results, strict=True)
         self._answers += [(waiter.ticket, result) for waiter, result in answered if waiter.ticket is not None]
 
-    # -- reads ---------------------------------------------------------------------------------------------
-
-    def _ask_reads(self) -> None:
-        if self._node.leader is None:
-            return
-        if self._reads is None and self._barriers:
-            self._reads = ReadGroup(self._next_read + 1, self._barriers)
-            self._barriers = []
-        group = self._reads
-        if group is None or group.asked:
-            return
-        self._next_read += 1
-        if self._node.read(self._next_read):
-            group.asked, group.sent_ms = True, self._now_ms
-            self._resend_due_ms = min(self._resend_due_ms, self._now_ms + self._limits.resend_ms)
-
     # -- deadlines -----------------------------------------------------------------------------------------
 
     def _expire(self) -> None:
@@ -364,8 +351,7 @@ class Replica:
         self._expiry_due_ms = min((waiter.deadline_ms for waiter in left), default=float("inf"))
 
     def _read_groups(self) -> list[list[Waiter]]:
-        groups = [self._barriers, *(waiters for _, waiters in self._granted)]
-        return [*groups, self._reads.waiters] if self._reads is not None else groups
+        return [*self._reading.groups, *self._leased.groups]
 
     def _fail_pending(
         self, is_due: Callable[[Waiter], bool], write_error: ErrorMaker, read_error: ErrorMaker

@@ -64,6 +64,7 @@ class ReadGroup:
     waiters: list[Waiter]
     asked: bool = False  # of this leader, and not too long ago
     sent_ms: float = float("-inf")
+    first_sent_ms: float = float("inf")  # a grant holds all that was acknowledged before that
 
 
 def gather(pending: deque[tuple[bytes, Waiter]], limits: ReplicaLimits) -> tuple[list[bytes], list[Waiter]]:

@@ -37,6 +37,7 @@ LAYERS = {
     "waiting": 1.0,
     "handover": 1.0,
     "members": 1.0,
+    "reading": 1.0,
     "replica": 1.0,
     "storage": 2.0,
     "transport": 2.0,
@@ -52,7 +53,8 @@ ARROWS = {
     "kv": {"raftkv.consensus.types"},  # the machine knows Index and Term, never Node
     "handover": {"raftkv.waiting"},
     "members": {"raftkv.waiting"},
-    "replica": {"raftkv.ports", "raftkv.waiting", "raftkv.handover", "raftkv.members"},
+    "reading": {"raftkv.waiting"},
+    "replica": {"raftkv.ports", "raftkv.waiting", "raftkv.handover", "raftkv.members", "raftkv.reading"},
     "cli": {"raftkv.sim"},  # `raftkv simulate`
 }
 # Importable by everyone from layer 1 up, importing nothing of ours: `verify` judges the rest from outside.
@@ -73,7 +75,7 @@ IMPURE = frozenset({
     "threading", "time", "urllib", "uuid", "uvloop",
 })
 # fmt: on
-PURE_ROOMS_OF_LAYER_1 = frozenset({"ports", "replica", "waiting", "handover", "members", "wire"})
+PURE_ROOMS_OF_LAYER_1 = frozenset({"ports", "replica", "waiting", "handover", "members", "reading", "wire"})
 # Builtins that bring in the world, or differ from process to process (law 10).
 IMPURE_BUILTINS = frozenset({"breakpoint", "eval", "exec", "hash", "id", "input", "open", "print"})
 

@@ -17,15 +17,21 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 
-from raftkv.api import members
+from raftkv.api import elections, leases, locks, members, services
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
+from raftkv.api.pages import PageHandlers
+from raftkv.api.poll import Polls
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
+from raftkv.api.streams import Streams
 from raftkv.api.taking import TakingHandlers
+from raftkv.api.txn import TxnHandlers
+from raftkv.api.watch import WatchHandlers
+from raftkv.api.writes import Writes
 from raftkv.errors import BadRequest, MethodNotAllowed, NotFound, Outcome, RaftkvError, UriTooLong
-from raftkv.kv.store import Store
+from raftkv.kv.machine import KvMachine
 from raftkv.ports import Service
 
 logger = structlog.get_logger(__name__)
@@ -34,8 +40,19 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 _KEY_PATH = "/v1/kv/"
-_MEMBER_PATH = f"{members.PATH}/"
-_BEGINNINGS = ("/v1/kv", "/v1/status", "/v1/cluster", "/v1/snapshot")
+_BEGINNINGS = (
+    "/v1/kv",
+    "/v1/txn",
+    "/v1/batch",
+    "/v1/watch",
+    "/v1/leases",
+    "/v1/locks",
+    "/v1/elections",
+    "/v1/services",
+    "/v1/status",
+    "/v1/cluster",
+    "/v1/snapshot",
+)
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
 _LOOK_S = 0.01
@@ -46,8 +63,12 @@ _MAX_LINE_BYTES = 32_768  # a key of 4 KiB may take 12 KiB percent-encoded
 class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
-    def __init__(self, service: Service, store: Store, limits: Limits) -> None:
-        kv, cluster = KvHandlers(service, store, limits), ClusterHandlers(service, limits)
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
+        writes, streams = Writes(service, machine, limits), Streams(service, limits)
+        polls = Polls(service, machine, limits, streams)
+        kv = KvHandlers(service, machine, limits, writes=writes, polls=polls)
+        pages = PageHandlers(service, machine, limits, writes)
+        txn, cluster = TxnHandlers(service, limits, writes), ClusterHandlers(service, limits)
         self._members = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
@@ -56,13 +77,28 @@ class Routes:
             "DELETE": kv.delete,
         }
         snapshot = SnapshotHandlers(service, limits)
+        leasing = leases.LeasesHandlers(service, machine, limits, writes)
+        listing = services.ServicesHandlers(service, machine, limits, writes=writes, streams=streams)
+        self._below: dict[str, KeyHandler] = {  # "/v1/locks" -> what answers "/v1/locks/..."
+            members.PATH: self._members.one,
+            leases.PATH: leasing.one,
+            locks.PATH: locks.LocksHandlers(service, machine, limits).one,
+            elections.PATH: elections.ElectionsHandlers(service, machine, limits, streams).one,
+            services.PATH: listing.one,
+        }
         self._paths: dict[str, dict[str, Handler]] = {
-            "/v1/kv": {"GET": kv.list},
+            "/v1/kv": {"GET": pages.list, "DELETE": pages.delete},
+            "/v1/txn": {"POST": txn.txn},
+            "/v1/batch": {"POST": txn.batch},
+            "/v1/compact": {"POST": txn.compact},
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
             members.PATH: {"GET": self._members.list, "POST": self._members.add},
             "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
+            leases.PATH: {"GET": leasing.list, "POST": leasing.grant},
+            services.PATH: {"GET": listing.list},
+            "/v1/watch": {"GET": WatchHandlers(service, machine, limits, streams).watch},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
@@ -95,10 +131,11 @@ class Routes:
                 if by_key is None:
                     raise _method_not_allowed(request.method, self._keys)
                 return await by_key(request, path[len(_KEY_PATH) :])
-            if path.startswith(_MEMBER_PATH):
-                return await self._members.one(request, path[len(_MEMBER_PATH) :])
             methods = self._paths.get(path)
             if methods is None:
+                for beginning, below in self._below.items():
+                    if path.startswith(f"{beginning}/"):
+                        return await below(request, path[len(beginning) + 1 :])
                 raise NotFound(f"there is nothing at {path}; the API has {', '.join(_BEGINNINGS)}")
             handler = methods.get(request.method)
             if handler is None:
@@ -124,7 +161,20 @@ def _method_not_allowed(method: str, allowed: dict[str, Any]) -> MethodNotAllowe
 
 
 class _Connection(web.RequestHandler):
-    """A client's connection, whose unreadable requests are answered in our form, too."""
+    """A client's connection, whose unreadable requests are answered in our form, too. When it is lost, what
+    works for that client alone is cancelled (``gone.while_connected``).
+    """
+
+    __slots__ = ("when_lost",)
+
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
+        super().__init__(manager, loop=loop, **settings)
+        self.when_lost: set[asyncio.Task[Any]] = set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        for task in self.when_lost:
+            task.cancel()
 
     def handle_error(
         self,
@@ -155,7 +205,7 @@ class _Connection(web.RequestHandler):
 class RestServer(web.Server):
     """To be run by ``aiohttp.web.ServerRunner``."""
 
-    def __init__(self, service: Service, store: Store, limits: Limits) -> None:
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
         self._limits = limits
         self._settings: dict[str, Any] = {
             "access_log": None,
@@ -165,7 +215,8 @@ class RestServer(web.Server):
             "keepalive_timeout": 75.0,
             "lingering_time": _LINGER_S,
         }
-        self._routes = Routes(service, store, limits)
+        self._hub = service.hub
+        self._routes = Routes(service, machine, limits)
         super().__init__(self._routes.handle, request_factory=self._make_request)
 
     def __call__(self) -> _Connection:
@@ -177,6 +228,7 @@ class RestServer(web.Server):
         """
         routes, loop = self._routes, asyncio.get_running_loop()
         routes.is_draining = True
+        self._hub.close()  # those who watch go on elsewhere
         seen, quiet_since = -1, loop.time()
         deadline = loop.time() + within_s
         while self.connections and loop.time() < deadline:

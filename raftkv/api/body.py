@@ -31,6 +31,36 @@ async def small_body(request: web.BaseRequest, within_ms: float) -> bytes:
     return body
 
 
+async def whole_body(request: web.BaseRequest, limit: int, left_ms: float, what: str) -> tuple[bytes, float]:
+    """The body, and what it left of ``left_ms``. Raises ``TooLarge`` beyond ``limit`` bytes, ``BadRequest``
+    where it doesn't come in time, or can't be read.
+    """
+    length = request.content_length
+    if length is not None and length > limit:
+        raise TooLarge(f"{what} has {length} bytes; at most {limit} are allowed")
+    if not request.body_exists:
+        return b"", left_ms
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    try:
+        if request.content.is_eof():  # as nearly always: it came with the head
+            body = request.content.read_nowait()
+        else:
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(left_ms / 1000) as waiting:
+                body = await request.read()
+            left_ms = max(0.0, ((waiting.when() or 0.0) - loop.time()) * 1000)
+    except TimeoutError:
+        raise BadRequest(f"the body did not come within {left_ms:.0f} ms") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge(f"the body is larger than {request.client_max_size} bytes") from None
+    except web.RequestPayloadError as error:
+        raise BadRequest(f"the body can't be read: {' '.join(str(error).split())[:200]}") from None
+    if len(body) > limit:
+        raise TooLarge(f"{what} has {len(body)} bytes; at most {limit} are allowed")
+    return body, left_ms
+
+
 def json_response(body: Any, status: int = 200) -> web.Response:
     headers = CIMultiDict({"Content-Type": "application/json"})
     return web.Response(

@@ -1,20 +1,27 @@
-"""How fresh an answer must be, ``?consistency=``, and what it says of itself in its headers."""
+"""How fresh an answer must be, ``?consistency=``, and what it says of itself in its headers.
+
+``linearizable`` and ``lease`` ask the leader; ``stale`` doesn't, unless ``max_staleness`` wants to know more
+than this node does. ``min_revision`` goes with all of them. See docs/consistency.md.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from multidict import CIMultiDict
 
 from raftkv.api.limits import Limits
-from raftkv.api.params import choice_of, timeout_ms
-from raftkv.errors import NoQuorum
+from raftkv.api.params import choice_of, duration_of, number_of, timeout_ms
+from raftkv.errors import BadRequest, NoQuorum, TooStale
 from raftkv.ports import Service
 
-CONSISTENCY_PARAMS = ("timeout", "consistency")
+CONSISTENCY_PARAMS = ("timeout", "consistency", "max_staleness", "min_revision")
 
-_LEVELS = ("linearizable", "stale")
+_LEVELS = ("linearizable", "lease", "stale")
+_MAX_STALENESS_MS = 24 * 3_600_000.0
+_MAX_REVISION = 10**18 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +36,65 @@ class Freshness:
 
 
 async def await_consistency(service: Service, limits: Limits, params: Mapping[str, bytes]) -> Freshness:
-    """Wait until this node may answer as asked. Raises as ``Service.barrier`` does, and ``NoQuorum``."""
+    """Wait until this node may answer as asked. Raises as ``Service.barrier`` and ``Service.reached`` do,
+    ``NoQuorum``, and ``TooStale``.
+    """
     level = choice_of(params, "consistency", _LEVELS) if params else "linearizable"
     timeout = timeout_ms(params, limits.request_timeout_ms, limits.max_request_timeout_ms)
-    if level == "linearizable":
-        await service.barrier(timeout)
-        return Freshness(level, None)
-    staleness_ms = service.staleness_ms()
-    if staleness_ms is None:
-        raise NoQuorum(
-            "this node has just started and has heard of no leader: it can't tell what is decided",
-            retry_after_ms=1000,
-        )
-    return Freshness(level, staleness_ms)
+    oldest_ms = duration_of(params, "max_staleness", _MAX_STALENESS_MS)
+    revision = number_of(params, "min_revision", 0, 0, _MAX_REVISION)
+    if level == "stale":
+        timeout = await _await_revision(service, revision, timeout)
+        return Freshness(level, await _staleness(service, limits, oldest_ms, timeout))
+    if oldest_ms is not None:
+        raise BadRequest("max_staleness goes with consistency=stale: the other levels aren't stale")
+    if revision:
+        began_s = asyncio.get_running_loop().time()
+        await service.barrier(timeout, by_lease=level == "lease")
+        timeout -= (asyncio.get_running_loop().time() - began_s) * 1000
+        await _await_revision(service, revision, timeout)
+    elif level == "lease":
+        await service.barrier(timeout, by_lease=True)
+    else:
+        await service.barrier(timeout)  # the hot path
+    return Freshness(level, None)
+
+
+async def _await_revision(service: Service, revision: int, left_ms: float) -> float:
+    """Wait until this node has applied ``revision``; what is left of ``left_ms`` then."""
+    if not revision:
+        return left_ms
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await service.reached(revision, max(0.0, left_ms))
+    return max(0.0, left_ms - (loop.time() - began_s) * 1000)
+
+
+async def _staleness(service: Service, limits: Limits, oldest_ms: float | None, left_ms: float) -> float:
+    """How old this node's state may be; with ``oldest_ms`` no older than that when it was asked for."""
+    if oldest_ms is None:
+        staleness_ms = service.staleness_ms()
+        if staleness_ms is None:
+            raise NoQuorum(
+                "this node has just started and has heard of no leader: it can't tell what is decided",
+                retry_after_ms=1000,
+            )
+        return staleness_ms
+    age_ms = service.vouched_age_ms()
+    if age_ms is None or age_ms > oldest_ms:
+        # One question a max_staleness at most: its answer vouches for all the reads of that time.
+        try:
+            await service.barrier(min(left_ms, limits.max_refresh_ms))
+        except NoQuorum as error:
+            age = "is of unknown age" if age_ms is None else f"may be {age_ms:.0f} ms old"
+            raise TooStale(
+                f"this node's state {age}, the request wants at most {oldest_ms:.0f} ms, and no leader "
+                "confirmed a newer one",
+                retry_after_ms=1000,
+                extra={} if age_ms is None else {"staleness_ms": round(age_ms)},
+            ) from error
+        age_ms = service.vouched_age_ms()
+    return age_ms or 0.0
 
 
 def common_headers(service: Service, revision: int, content_type: str) -> CIMultiDict[str]:

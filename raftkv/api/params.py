@@ -12,6 +12,7 @@ from multidict import MultiMapping
 
 from raftkv.errors import BadRequest, TooLarge
 from raftkv.kv.commands import Condition, ConditionKind
+from raftkv.kv.lease import MAX_TTL_MS, MIN_TTL_MS
 
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
@@ -21,6 +22,7 @@ _ETAG = re.compile(r'[ \t,]*(W/)?"([^"]*)"[ \t]*(?:,[ \t,]*|$)')
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _REVISION = re.compile(r"[1-9][0-9]{0,17}")
 _INSIDE_SHARE = 0.95
+_MAX_CONTENT_TYPE_CHARS = 256
 _TRUTH = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
@@ -36,9 +38,28 @@ def parse_key(raw: str, max_key_bytes: int) -> bytes:
     key = percent_decode(raw, "the key")
     if not key:
         raise BadRequest("the key is empty; use /v1/kv/{key}, or GET /v1/kv to list keys")
+    check_key(key, max_key_bytes)
+    return key
+
+
+def check_key(key: bytes, max_key_bytes: int) -> None:
+    """Raises unless a client may use ``key``: those that begin with a NUL byte are the store's own."""
     if len(key) > max_key_bytes:
         raise TooLarge(f"the key has {len(key)} bytes; at most {max_key_bytes} are allowed")
-    return key
+    if not key:
+        raise BadRequest("the key is empty")
+    if not key[0]:
+        raise BadRequest("a key can't begin with a NUL byte")
+
+
+def check_content_type(content_type: object) -> None:
+    """Raises unless it can be kept, and sent as a header."""
+    if (
+        not isinstance(content_type, str)
+        or len(content_type) > _MAX_CONTENT_TYPE_CHARS
+        or not content_type.isprintable()
+    ):
+        raise BadRequest(f"a content type must be printable, at most {_MAX_CONTENT_TYPE_CHARS} characters")
 
 
 def parse_query(raw: str, allowed: tuple[str, ...]) -> dict[str, bytes]:
@@ -94,16 +115,35 @@ def timeout_ms(params: Mapping[str, bytes], default_ms: float, max_ms: float) ->
 
     A client that gives up at its timeout should have our answer, which says what became of its write, before.
     """
-    text = text_of(params, "timeout")
+    asked_ms = duration_of(params, "timeout", max_ms)
+    return (default_ms if asked_ms is None else asked_ms) * _INSIDE_SHARE
+
+
+def duration_of(params: Mapping[str, bytes], name: str, max_ms: float) -> float | None:
+    """A duration in milliseconds, more than 0."""
+    text = text_of(params, name)
     if text is None:
-        return default_ms * _INSIDE_SHARE
-    match = _DURATION.fullmatch(text)
+        return None
+    found_ms = duration_ms(text, name)
+    if not 0 < found_ms <= max_ms:
+        raise BadRequest(f"{name} must be more than 0 and at most {max_ms:.0f}ms, got {text!r}")
+    return found_ms
+
+
+def duration_ms(text: object, name: str) -> int:
+    """``500ms``, ``30s``, ``5m``, ``2h``."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise BadRequest(f"timeout must be a duration like 500ms, 30s or 5m, got {text!r}")
-    duration_ms = int(match[1]) * _UNIT_MS[match[2]]
-    if not 0 < duration_ms <= max_ms:
-        raise BadRequest(f"timeout must be more than 0 and at most {max_ms:.0f}ms, got {text!r}")
-    return duration_ms * _INSIDE_SHARE
+        raise BadRequest(f"{name} must be a duration like 500ms, 30s or 5m, got {text!r}")
+    return int(match[1]) * _UNIT_MS[match[2]]
+
+
+def ttl_ms(text: object) -> int:
+    """A lease's time to live."""
+    found = duration_ms(text, "ttl")
+    if not MIN_TTL_MS <= found <= MAX_TTL_MS:
+        raise BadRequest(f"ttl must be from {MIN_TTL_MS}ms to {MAX_TTL_MS // 3_600_000}h, got {text!r}")
+    return found
 
 
 def condition_of(headers: MultiMapping[str], params: Mapping[str, bytes]) -> Condition | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from raftkv.cli.options import cluster_of, cluster_options, raw_bytes, raw_key
+from raftkv.cli.options import Command, cluster_of, cluster_options, raw_bytes, raw_key
 from raftkv.cli.output import Failure, on_terminal, print_json, printable, reported
 from raftkv.client import Endpoint, Refused
 from raftkv.client import kv as calls
@@ -31,6 +31,8 @@ PREVIEW_CHARACTERS = 60
     "--if-revision", type=click.IntRange(min=0), metavar="N", help="Only if the key was last changed at N."
 )
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
+@click.option("--ttl", metavar="DURATION", help="How long the key is to live: 500ms, 30s, 5m, 2h.")
+@click.option("--lease", type=click.IntRange(min=1), metavar="ID", help="A lease that the key goes with.")
 @cluster_options
 def put(
     *,
@@ -38,6 +40,8 @@ def put(
     value: bytes | None,
     if_revision: int | None,
     if_absent: bool,
+    ttl: str | None,
+    lease: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
     output: str,
@@ -49,42 +53,83 @@ def put(
     """
     if if_absent and if_revision is not None:
         raise click.UsageError("--if-revision and --if-absent exclude each other")
+    if ttl is not None and lease is not None:
+        raise click.UsageError("--ttl and --lease exclude each other: a key has one lease")
     if value is None and sys.stdin.isatty():
         raise click.UsageError('give a VALUE, or "-" to read it from standard input')
     if value is None or value == b"-":
         value = sys.stdin.buffer.read()
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
-        done = calls.put(cluster, key, value, if_revision=if_revision, if_absent=if_absent)
+        done = calls.put(
+            cluster, key, value, if_revision=if_revision, if_absent=if_absent, ttl=ttl, lease=lease
+        )
     if output == "json":
         print_json(done)
         return
     what = "created" if done.get("created") else "replaced"
-    click.echo(f"{what} {printable(key)} (revision {done.get('revision')}, version {done.get('version')})")
+    with_lease = f", lease {done['lease']}" if done.get("lease") else ""
+    revision, version = done.get("revision"), done.get("version")
+    click.echo(f"{what} {printable(key)} (revision {revision}, version {version}{with_lease})")
+
+
+def freshness_options(command: Command) -> Command:
+    """``--consistency``, ``--max-staleness``, ``--min-revision`` and ``--revision``; see ``_freshness``."""
+    command = click.option(
+        "--revision", type=click.IntRange(min=1), metavar="N", help="As it was at revision N."
+    )(command)
+    command = click.option(
+        "--min-revision", type=click.IntRange(min=1), metavar="N", help="Wait until the node has applied N."
+    )(command)
+    command = click.option(
+        "--max-staleness",
+        metavar="DURATION",
+        help="With --consistency stale: refuse what may be older (500ms, 5s).",
+    )(command)
+    return click.option(
+        "--consistency",
+        type=click.Choice(["linearizable", "lease", "stale"]),
+        default="linearizable",
+        show_default=True,
+        help="lease: by the leader's clock; stale: what the node that is asked has, without a quorum.",
+    )(command)
+
+
+def _freshness(
+    consistency: str, max_staleness: str | None, min_revision: int | None, revision: int | None
+) -> calls.Freshness:
+    if max_staleness is not None and consistency != "stale":
+        raise click.UsageError("--max-staleness goes with --consistency stale")
+    return calls.Freshness(consistency, max_staleness, min_revision or 0, revision or 0)
 
 
 @click.command()
 @click.argument("key", callback=raw_key)
-@click.option(
-    "--consistency",
-    type=click.Choice(["linearizable", "stale"]),
-    default="linearizable",
-    show_default=True,
-    help="stale: what the node that is asked has, without a quorum.",
-)
+@freshness_options
 @cluster_options
-def get(key: bytes, consistency: str, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) -> None:
+def get(
+    *,
+    key: bytes,
+    consistency: str,
+    max_staleness: str | None,
+    min_revision: int | None,
+    revision: int | None,
+    endpoints: tuple[Endpoint, ...],
+    timeout_s: float,
+    output: str,
+) -> None:
     """Write the value of KEY to standard output, byte for byte.
 
     With --output json: its revisions too. Exits 1 where there is no such key.
     """
+    freshness = _freshness(consistency, max_staleness, min_revision, revision)
     try:
         with reported():
             cluster = cluster_of(endpoints, timeout_s)
             if output == "json":
-                print_json(calls.get_envelope(cluster, key, consistency))
+                print_json(calls.get_envelope(cluster, key, freshness))
                 return
-            value = calls.get(cluster, key, consistency)
+            value = calls.get(cluster, key, freshness)
     except Failure as failure:
         cause = failure.__cause__
         if isinstance(cause, Refused) and cause.problem.code == "key_not_found":
@@ -98,13 +143,20 @@ def get(key: bytes, consistency: str, endpoints: tuple[Endpoint, ...], timeout_s
 
 @click.command()
 @click.argument("key", callback=raw_key)
+@click.option("--prefix", is_flag=True, help="All keys that begin with KEY, at once.")
 @cluster_options
-def delete(key: bytes, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) -> None:
+def delete(
+    *, key: bytes, prefix: bool, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str
+) -> None:
     """Delete KEY. That there was none is no error."""
     with reported():
-        done = calls.delete(cluster_of(endpoints, timeout_s), key)
+        cluster = cluster_of(endpoints, timeout_s)
+        done = calls.delete_prefix(cluster, key) if prefix else calls.delete(cluster, key)
     if output == "json":
         print_json(done)
+    elif prefix:
+        keys = "1 key" if done.get("deleted") == 1 else f"{done.get('deleted')} keys"
+        click.echo(f"deleted {keys} (revision {done.get('revision')})")
     elif done.get("deleted"):
         click.echo(f"deleted {printable(key)} (revision {done.get('revision')})")
     else:
@@ -116,6 +168,13 @@ def delete(key: bytes, endpoints: tuple[Endpoint, ...], timeout_s: float, output
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N keys.")
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
+@click.option(
+    "--delimiter",
+    callback=raw_bytes,
+    help="Show keys with it behind PREFIX as one folder, as ls does with /.",
+)
+@click.option("--count", is_flag=True, help="Only how many there are.")
+@freshness_options
 @cluster_options
 def list_keys(
     *,
@@ -123,6 +182,12 @@ def list_keys(
     limit: int | None,
     keys_only: bool,
     reverse: bool,
+    delimiter: bytes | None,
+    count: bool,
+    consistency: str,
+    max_staleness: str | None,
+    min_revision: int | None,
+    revision: int | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
     output: str,
@@ -134,9 +199,14 @@ def list_keys(
     exact.
     """
     table = output == "table" and on_terminal()
+    freshness = _freshness(consistency, max_staleness, min_revision, revision)
     asked = limit if limit is not None or not table else TERMINAL_ITEMS + 1
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
+        if count:
+            found = calls.count(cluster, prefix, freshness)
+            print_json(found) if output == "json" else click.echo(found["count"])
+            return
         runs = calls.pages(
             cluster,
             prefix,
@@ -144,6 +214,8 @@ def list_keys(
             page_items=PAGE_KEYS if keys_only else PAGE_ITEMS,
             keys_only=keys_only,
             reverse=reverse,
+            delimiter=delimiter or None,
+            freshness=freshness,
         )
         items = chain.from_iterable(page.items for page in runs)
         if table:
@@ -152,8 +224,9 @@ def list_keys(
             _print_array(items)
         else:
             for item in items:
-                line = printable(calls.item_bytes(item, "key"))
-                click.echo(line if keys_only else f"{line}\t{printable(calls.item_bytes(item, 'value'))}")
+                line = printable(calls.name_bytes(item))
+                is_bare = keys_only or ("key" not in item and "key_base64" not in item)
+                click.echo(line if is_bare else f"{line}\t{printable(calls.item_bytes(item, 'value'))}")
 
 
 def _print_array(items: Iterator[dict[str, Any]]) -> None:
@@ -176,7 +249,7 @@ def _print_table(items: Iterator[dict[str, Any]], keys_only: bool, limit: int | 
     for column in columns:
         grid.add_column(column, justify="right" if column in ("REVISION", "VERSION") else "left")
     for item in shown:
-        row = [Text(printable(calls.item_bytes(item, "key")), style="cyan", overflow="fold")]
+        row = [Text(printable(calls.name_bytes(item)), style="cyan", overflow="fold")]
         if not keys_only:
             preview = Text(printable(calls.item_bytes(item, "value")[: PREVIEW_CHARACTERS * 4]))
             preview.truncate(PREVIEW_CHARACTERS, overflow="ellipsis")

@@ -46,6 +46,18 @@ import click
 @click.option(
     "--election-timeout-max-ms", default=600.0, show_default=True, help="Longest wait for a leader."
 )
+@click.option(
+    "--lease-ms",
+    default=0.0,
+    show_default=True,
+    help="How long followers are bound to the leader they heard, for reads under its lease; 0: no leases.",
+)
+@click.option(
+    "--max-clock-drift",
+    default=0.1,
+    show_default=True,
+    help="How much clocks are off in rate at most (0.1: 10 %); leases rest on it.",
+)
 @click.option("--segment-bytes", default=16 << 20, show_default=True, help="Size of a log file.")
 @click.option(
     "--snapshot-bytes", default=64 << 20, show_default=True, help="Growth of the log between two snapshots."
@@ -61,6 +73,12 @@ import click
     default=64 << 20,
     show_default=True,
     help="How fast snapshots are sent.",
+)
+@click.option(
+    "--quota-bytes",
+    default=0,
+    show_default=True,
+    help="How much may be stored: beyond it keys can only be deleted. 0: no bound.",
 )
 @click.option("--request-timeout-ms", default=5000.0, show_default=True, help="How long a request may wait.")
 @click.option(

@@ -40,6 +40,16 @@ class Download:
         """Wait for the body's first bytes. Raises ``NoReply``."""
         self._first = self._more(_FIRST_BYTES)
 
+    def line(self) -> bytes:
+        """The next line, as soon as all of it is here; b"" at the end of the body, also where that is in the
+        middle of a line. Raises ``NoReply`` if that wasn't the end, or nothing came for too long.
+        """
+        try:
+            line = self._response.readline()
+        except (OSError, http.client.HTTPException) as error:
+            raise NoReply(reason_of(error)) from error
+        return line if line.endswith(b"\n") else b""
+
     def whole(self) -> Reply:
         """The answer with all of its body. Raises ``NoReply``."""
         try:
@@ -71,9 +81,10 @@ def begin_download(
     *,
     server_timeout_ms: int | None = None,
     stall_s: float,
+    peeks: bool = True,
 ) -> Download:
-    """Send ``request``, wait for the head of its answer and the first bytes of its body, ``timeout_s`` at
-    most, and from then on ``stall_s`` at most for each piece of it.
+    """Send ``request``, wait for the head of its answer and (``peeks``) the first bytes of its body,
+    ``timeout_s`` at most, and from then on ``stall_s`` at most for each piece of it.
 
     Raises ``NotSent`` or ``NoReply``.
     """
@@ -89,7 +100,7 @@ def begin_download(
             download = Download(endpoint, connection, connection.getresponse())
         except (OSError, http.client.HTTPException) as error:
             raise NoReply(reason_of(error)) from error
-        if download.status < 300:
+        if peeks and download.status < 300:
             download.peek()
         if sock.fileno() >= 0:  # NB: http.client has let go of it, but it is open as long as the response is
             sock.settimeout(stall_s)

@@ -69,6 +69,7 @@ class Request:
     path: str
     query: tuple[tuple[str, str | bytes], ...] = ()
     body: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def target(self, timeout_ms: int | None = None) -> str:
         """Path and query; ``timeout_ms``, where given, tells the node how long it may take."""
@@ -117,7 +118,7 @@ def exchange(
 
 def send(connection: http.client.HTTPConnection, request: Request, server_timeout_ms: int | None) -> None:
     """``server_timeout_ms`` tells the node how long it may take."""
-    headers = {"Connection": "close"}
+    headers = {"Connection": "close", **dict(request.headers)}
     # NB: a node that refuses a large body (413) answers and closes while we still send: its answer is there
     # to be read. If it isn't, getresponse fails too, and that is a NoReply.
     with suppress(BrokenPipeError, ConnectionResetError):

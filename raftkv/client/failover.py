@@ -53,9 +53,9 @@ class Cluster:
 
         return self._first_good(ask)
 
-    def download(self, request: Request, stall_s: float) -> Download:
-        """The first good answer of any endpoint, of which the first bytes are here. The rest is read from
-        that endpoint or not at all, and may take ``stall_s`` for each piece.
+    def download(self, request: Request, stall_s: float, *, peeks: bool = True) -> Download:
+        """The first good answer of any endpoint, of which (``peeks``) the first bytes are here. The rest is
+        read from that endpoint or not at all, and may take ``stall_s`` for each piece.
 
         Raises as ``read`` does.
         """
@@ -63,7 +63,12 @@ class Cluster:
         def ask(endpoint: Endpoint, share_s: float) -> tuple[Reply, Download]:
             server_timeout_ms = _server_timeout_ms(share_s)
             download = begin_download(
-                endpoint, request, share_s, server_timeout_ms=server_timeout_ms, stall_s=stall_s
+                endpoint,
+                request,
+                share_s,
+                server_timeout_ms=server_timeout_ms,
+                stall_s=stall_s,
+                peeks=peeks,
             )
             if download.status < 300:
                 return Reply(endpoint, download.status, download.headers, b""), download

@@ -19,7 +19,9 @@ from raftkv.client.failover import Cluster
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Items in the requested order, each the envelope the node sent; ``cursor`` asks for the next page."""
+    """Items in the requested order, each the envelope the node sent, or ``{"prefix"}`` (``"prefix_base64"``)
+    of a folder where it belongs; ``cursor`` asks for the next page.
+    """
 
     items: tuple[dict[str, Any], ...]
     cursor: str | None
@@ -32,14 +34,27 @@ def key_path(key: bytes) -> str:
 
 
 def put(
-    cluster: Cluster, key: bytes, value: bytes, *, if_revision: int | None = None, if_absent: bool = False
+    cluster: Cluster,
+    key: bytes,
+    value: bytes,
+    *,
+    if_revision: int | None = None,
+    if_absent: bool = False,
+    ttl: str | None = None,
+    lease: int | None = None,
 ) -> dict[str, Any]:
-    """Set a key: ``{"key", "revision", "version", "created"}``. A condition that fails raises ``Refused``."""
+    """Set a key: ``{"key", "revision", "version", "created"}``, and ``"lease"`` where it has one. A condition
+    that fails raises ``Refused``.
+    """
     query: list[tuple[str, str | bytes]] = []
     if if_revision is not None:
         query.append(("if_revision", str(if_revision)))
     if if_absent:
         query.append(("if_absent", "true"))
+    if ttl is not None:
+        query.append(("ttl", ttl))
+    if lease is not None:
+        query.append(("lease", str(lease)))
     return _written(cluster.write(Request("PUT", key_path(key), tuple(query), value)))
 
 
@@ -48,36 +63,95 @@ def delete(cluster: Cluster, key: bytes) -> dict[str, Any]:
     return _written(cluster.write(Request("DELETE", key_path(key))))
 
 
-def get(cluster: Cluster, key: bytes, consistency: str) -> bytes:
+def delete_prefix(cluster: Cluster, prefix: bytes) -> dict[str, Any]:
+    """Remove all keys that begin with ``prefix``, at once: ``{"deleted": n, "revision"}``."""
+    return _written(cluster.write(Request("DELETE", "/v1/kv", (("prefix", prefix),))))
+
+
+def submit(cluster: Cluster, what: str, document: bytes) -> dict[str, Any]:
+    """A transaction or batch as JSON (``what``: ``txn`` or ``batch``), and its answer."""
+    return _written(cluster.write(Request("POST", f"/v1/{what}", (), document)))
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """Which state an answer must be of; see docs/consistency.md."""
+
+    consistency: str = "linearizable"  # or "lease", "stale"
+    max_staleness: str | None = None  # a duration, with "stale" only
+    min_revision: int = 0
+    revision: int = 0  # as it was then; 0: as it is
+
+    @property
+    def query(self) -> list[tuple[str, str | bytes]]:
+        found: list[tuple[str, str | bytes]] = [("consistency", self.consistency)]
+        found += [] if self.max_staleness is None else [("max_staleness", self.max_staleness)]
+        found += [("min_revision", str(self.min_revision))] if self.min_revision else []
+        return [*found, ("revision", str(self.revision))] if self.revision else found
+
+
+def get(cluster: Cluster, key: bytes, freshness: Freshness = Freshness()) -> bytes:
     """A key's value, byte for byte. Raises ``Refused`` with status 404 where there is none."""
-    return cluster.read(Request("GET", key_path(key), (("consistency", consistency),))).body
+    return cluster.read(Request("GET", key_path(key), tuple(freshness.query))).body
 
 
-def get_envelope(cluster: Cluster, key: bytes, consistency: str) -> dict[str, Any]:
+def get_envelope(cluster: Cluster, key: bytes, freshness: Freshness = Freshness()) -> dict[str, Any]:
     """A key's value with its revisions, as JSON shows it (``value`` or ``value_base64``)."""
-    query = (("consistency", consistency), ("format", "json"))
+    query = (*freshness.query, ("format", "json"))
     return _document(cluster.read(Request("GET", key_path(key), query)))
 
 
+def count(cluster: Cluster, prefix: bytes, freshness: Freshness = Freshness()) -> dict[str, Any]:
+    """How many keys begin with ``prefix``: ``{"count", "revision"}``."""
+    query = [*freshness.query, ("prefix", prefix), ("limit", "0"), ("count", "true")]
+    document = _document(cluster.read(Request("GET", "/v1/kv", tuple(query))))
+    return {"count": document.get("count"), "revision": document.get("revision")}
+
+
 def pages(
-    cluster: Cluster, prefix: bytes, *, limit: int | None, page_items: int, keys_only: bool, reverse: bool
+    cluster: Cluster,
+    prefix: bytes,
+    *,
+    limit: int | None,
+    page_items: int,
+    keys_only: bool,
+    reverse: bool,
+    delimiter: bytes | None = None,
+    freshness: Freshness = Freshness(),
 ) -> Iterator[Page]:
-    """The keys under ``prefix`` in key order, ``limit`` of them at most, ``page_items`` a request."""
+    """The keys under ``prefix`` in key order, ``limit`` of them at most, ``page_items`` a request. With a
+    ``delimiter``, keys that have it behind the prefix as one folder.
+    """
     cursor: str | None = None
     left = limit
     while left is None or left > 0:
         wanted = page_items if left is None else min(left, page_items)
         query: list[tuple[str, str | bytes]] = [("prefix", prefix), ("limit", str(wanted))]
+        query += freshness.query if freshness != Freshness() else []
         query += [("keys_only", "true")] if keys_only else []
         query += [("reverse", "true")] if reverse else []
+        query += [] if delimiter is None else [("delimiter", delimiter)]
         query += [("cursor", cursor)] if cursor is not None else []
         document = _document(cluster.read(Request("GET", "/v1/kv", tuple(query))))
-        items = tuple(document.get("items", ()))
+        items = _in_order(document, reverse=reverse)
         cursor = document.get("cursor")
         yield Page(items, cursor, int(document.get("revision", 0)))
         if cursor is None:
             return
         left = None if left is None else left - len(items)
+
+
+def _in_order(document: dict[str, Any], *, reverse: bool) -> tuple[dict[str, Any], ...]:
+    items, prefixes = document.get("items", ()), document.get("prefixes", ())
+    if not prefixes:
+        return tuple(items)
+    folders = [{"prefix": each} if isinstance(each, str) else each for each in prefixes]
+    return tuple(sorted((*items, *folders), key=name_bytes, reverse=reverse))
+
+
+def name_bytes(item: Mapping[str, Any]) -> bytes:
+    """The key of an item of a page, or the prefix of a folder."""
+    return item_bytes(item, "prefix") or item_bytes(item, "key")
 
 
 def item_bytes(item: Mapping[str, Any], field: str) -> bytes:

@@ -16,7 +16,8 @@ has), so it can be applied everywhere, in order.
 - ``changes.py``      how members come and go, by joint consensus; ``membership.py`` has the values: their
   bytes, where the log changes them, what a change makes of them.
 - ``transfer.py``     how the lead is handed over, on request and before a node stops.
-- ``reads.py``        reads that see all that was acknowledged before them, without writing to the log.
+- ``reads.py``        reads that see all that was acknowledged before them, without writing to the log;
+  ``lease.py``: without a round, by clocks.
 - ``log.py``, ``progress.py``, ``quorum.py``, ``roles.py``   the data the above work on.
 - ``invariants.py``   what must always hold (Figure 3), as functions for tests and simulators.
 
@@ -41,9 +42,12 @@ Where we differ from the paper
 - The leader tells followers that wait for a commit at once, others with the next message or after a short
   pause.
 
+- *Leases* (6.4.1) are off by default: a follower is bound by its word (``LeaseGrant``), not by what it last
+  heard, so that hunting can't undercut it. See ``lease.py``.
+
 What is missing
 ---------------
-Leader leases. Of the snapshots only their place in the log is here: their bytes are the caller's business.
+Of the snapshots only their place in the log is here: their bytes are the caller's business.
 """
 
 from raftkv.consensus.invariants import InvariantBroken

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raftkv.consensus.changes import Changes
-from raftkv.consensus.messages import ChangeMembers, Propose, ReadIndex, TransferLeadership
+from raftkv.consensus.messages import ChangeMembers, LeaseRead, Propose, ReadIndex, TransferLeadership
 from raftkv.consensus.reads import Reads
 from raftkv.consensus.replication import Replication
 from raftkv.consensus.roles import Leader, ReadRequest
@@ -42,21 +42,29 @@ class Asking(View):
         core.send(leader, Propose(tuple(batches)))
         return True
 
-    def read(self, read_id: int) -> bool:
+    def read(self, read_id: int, *, by_lease: bool = False) -> bool:
         """Ask up to where to apply before answering reads that arrived before now; a ``ReadGrant`` may
         follow.
 
-        ``read_id`` must be new in this node's whole life, restarts included (R3). Returns False without a
-        leader. True promises nothing: ask again under another id if the leader changes or no grant comes.
+        ``read_id`` must be new in this node's whole life, restarts included (R3). ``by_lease``: the leader
+        may answer under its lease, which saves the round; NB: the clock that was given last must have been
+        read after those reads came. Returns False without a leader. True promises nothing: ask again under
+        another id if the leader changes or no grant comes.
         """
         core = self._core
         if isinstance(core.role, Leader):
-            return self._reads.register(core.role, ReadRequest(None, read_id))
+            return self._reads.register(core.role, ReadRequest(None, read_id, by_lease))
         leader = self.leader
         if leader is None:
             return False
-        core.send(leader, ReadIndex(read_id))
+        core.send(leader, LeaseRead(read_id) if by_lease else ReadIndex(read_id))
         return True
+
+    @property
+    def lease_until_ms(self) -> float:
+        """Until when this node answers reads under its lease, by its own clock; -inf: it has none."""
+        role = self._core.role
+        return self._reads.lease_until_ms(role) if isinstance(role, Leader) else float("-inf")
 
     def transfer(self, target: NodeId | None) -> bool:
         """Ask that ``target`` lead in the leader's place; None: whoever the leader finds fittest.

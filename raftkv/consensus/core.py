@@ -46,6 +46,7 @@ class Core:
     role: Role = field(default_factory=lambda: Follower(None, float("inf")))
     commit_index: Index = Index(0)
     fresh_ms: float = float("-inf")  # when we last knew all that a leader had committed
+    bound_until_ms: float = float("-inf")  # until then we vote for nobody, nor stand (lease.py)
     messages: list[Envelope] = field(default_factory=list)
     promises: list[Envelope] = field(default_factory=list)
     grants: list[ReadGrant] = field(default_factory=list)
@@ -60,6 +61,9 @@ class Core:
     def __post_init__(self) -> None:
         self._written = HardState(self.current_term, self.voted_for)
         self._announced = self.membership
+        if self.timing.lease_ms:
+            # NB: an earlier run of this node may have given its word, and this one has forgotten it.
+            self.bound_until_ms = self.now_ms + self.timing.lease_ms
 
     @property
     def membership(self) -> Membership:
@@ -79,6 +83,11 @@ class Core:
         return any(
             self.node_id in each.electorate for each in self.configurations.from_index(self.commit_index)
         )
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether this node has given its word to a leader, and must not help to replace it."""
+        return self.now_ms < self.bound_until_ms
 
     def send(self, receiver: NodeId, message: Message) -> None:
         """A message that may leave at once."""

@@ -11,7 +11,8 @@ role's changes; the node decides when. Additions to the paper, written down in `
 - Hunting must not outrun the disks, which decide how long an election takes: whoever voted waits for its
   candidate before it helps another, and a candidate gives its voters the time that its own vote took.
 - A voter that has heard its leader lately refuses (the lease of thesis 4.2.3), so a partial cut deposes
-  nobody.
+  nobody. With leases for reads it is *bound* besides, and then it neither votes nor stands, whatever becomes
+  of its link: the hunt begins when it is free (``lease.py``).
 """
 
 from __future__ import annotations
@@ -87,8 +88,9 @@ class RaftElection:
             return
         rank = successors.index(core.node_id)
         step = core.timing.hunt_step_ms
-        self._hunting_until_ms = core.now_ms + core.timing.election_timeout_min_ms
-        core.role = Follower(None, core.now_ms + rank * step + core.uniform(0, step / 4))
+        begin_ms = max(core.now_ms, core.bound_until_ms)  # NB: a broken link frees nobody from its word
+        self._hunting_until_ms = begin_ms + core.timing.election_timeout_min_ms
+        core.role = Follower(None, begin_ms + rank * step + core.uniform(0, step / 4))
 
     def _ask_for_pre_votes(self) -> None:
         core = self._core
@@ -141,6 +143,8 @@ class RaftElection:
             return
         if not core.may_stand:
             core.role = Follower(None, self._timeout())
+        elif core.is_bound:
+            role.election_due_ms = core.bound_until_ms
         elif core.vote_pending:
             # NB: while our own disk is busy with this term's vote, another term would only queue behind it: a
             # disk slower than the election timeout would never elect anybody.

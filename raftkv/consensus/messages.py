@@ -119,10 +119,27 @@ class HeartbeatReply:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseGrant:
+    """From the moment in which I heard your heartbeat of ``round`` I vote for nobody, nor stand, but at your
+    own wish, for ``lease_ms`` milliseconds of my clock. Nothing durable: see ``lease.py``.
+    """
+
+    round: int
+    lease_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReadIndex:
     """A follower asks up to where it must apply before it may answer reads that arrived before this."""
 
     context: int  # unique over the asker's whole life, restarts included
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRead:
+    """As ``ReadIndex``, but the leader may answer under its lease, without a round."""
+
+    context: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +199,9 @@ Message = (
     | InstallSnapshot
     | Heartbeat
     | HeartbeatReply
+    | LeaseGrant
     | ReadIndex
+    | LeaseRead
     | ReadIndexReply
     | Propose
     | TransferLeadership
@@ -195,7 +214,9 @@ FollowersMessage = (
     AppendEntriesReply
     | AppendEntriesRefusal
     | HeartbeatReply
+    | LeaseGrant
     | ReadIndex
+    | LeaseRead
     | Propose
     | TransferLeadership
     | ChangeMembers

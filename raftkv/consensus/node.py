@@ -14,6 +14,7 @@ from raftkv.consensus.changes import Changes
 from raftkv.consensus.core import Core
 from raftkv.consensus.election import Election, RaftElection
 from raftkv.consensus.invariants import InvariantBroken
+from raftkv.consensus.lease import granted
 from raftkv.consensus.log import Log
 from raftkv.consensus.membership import Configurations
 from raftkv.consensus.messages import (
@@ -27,6 +28,8 @@ from raftkv.consensus.messages import (
     Heartbeat,
     HeartbeatReply,
     InstallSnapshot,
+    LeaseGrant,
+    LeaseRead,
     Message,
     PreVote,
     PreVoteReply,
@@ -252,10 +255,12 @@ class Node(Asking):
         return known or (isinstance(role, Leader) and sender in role.progress)
 
     def _is_loyal(self) -> bool:
-        """Whether this node leads with a majority, or has heard its leader within the minimum election
-        timeout.
+        """Whether this node leads with a majority, has heard its leader within the minimum election timeout,
+        or is bound by its word to one.
         """
         role = self._core.role
+        if self._core.is_bound:
+            return True
         if isinstance(role, Leader):
             return self._replication.has_quorum(role)
         return isinstance(role, Follower) and self._core.now_ms < role.lease_until_ms
@@ -278,7 +283,10 @@ class Node(Asking):
         match message:
             case AppendEntries() | Heartbeat() | InstallSnapshot():
                 self._on_leader(sender, message)
-            case AppendEntriesReply() | AppendEntriesRefusal() | HeartbeatReply() | ReadIndex():
+            case AppendEntriesReply() | AppendEntriesRefusal() | HeartbeatReply() | LeaseGrant():
+                if isinstance(role, Leader):
+                    self._on_follower(role, sender, message)
+            case ReadIndex() | LeaseRead():
                 if isinstance(role, Leader):
                     self._on_follower(role, sender, message)
             case Propose() | TransferLeadership() | ChangeMembers():
@@ -329,8 +337,11 @@ class Node(Asking):
             case HeartbeatReply():
                 self._replication.on_heartbeat_reply(leader, sender, message)
                 self._reads.confirm(leader)
-            case ReadIndex():
-                self._reads.register(leader, ReadRequest(sender, message.context))
+            case LeaseGrant():
+                granted(self._core, leader, progress, message)
+            case ReadIndex() | LeaseRead():
+                by_lease = isinstance(message, LeaseRead)
+                self._reads.register(leader, ReadRequest(sender, message.context, by_lease))
             case Propose():
                 self._replication.append_forwarded(leader, sender, message)
             case TransferLeadership():

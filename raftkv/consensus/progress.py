@@ -35,6 +35,7 @@ class Progress:
     inflight: deque[tuple[Index, int]] = field(default_factory=deque)  # (last index, bytes) of each, in order
     inflight_bytes: int = 0
     acked_round: int = 0  # the highest heartbeat round it answered
+    bound_until_ms: float = float("-inf")  # by our clock: until then it votes for nobody else (lease.py)
     commit_sent: Index = Index(0)  # the commit index it was last told
     commit_wanted: Index = Index(0)  # it waits for this commit: tell it without delay
     match_at_beat: Index = Index(0)  # match_index at the last heartbeat; no move since means stalled

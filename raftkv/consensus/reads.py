@@ -3,8 +3,10 @@
 The leader remembers its commit index, makes sure that it still leads by a round of heartbeats begun *after*
 the reads arrived, and only then says up to where the asker must apply before it answers. One round serves all
 reads that wait; those that arrive during it wait for the next. Until an entry of its own term is committed a
-new leader's commit index may be behind, so reads wait for that first (R1, R2). The leader lease joins here
-later.
+new leader's commit index may be behind, so reads wait for that first (R1, R2).
+
+Reads that ask for no more than the lease are granted at once while the leader has it (``lease.py``), and wait
+for a round like the others where it doesn't.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from raftkv.consensus.messages import ReadIndexReply
 from raftkv.consensus.ready import ReadGrant
 from raftkv.consensus.replication import Replication
 from raftkv.consensus.roles import Leader, ReadRequest, ReadRound
+from raftkv.consensus.types import Index
 
 
 class Reads:
@@ -22,7 +25,10 @@ class Reads:
         self._replication = replication
 
     def register(self, leader: Leader, request: ReadRequest) -> bool:
-        """Let ``request`` wait for the next round; False if too many wait already."""
+        """Let ``request`` wait for the next round, unless the lease does; False if too many wait already."""
+        if request.by_lease and self._core.now_ms < self.lease_until_ms(leader):
+            self._grant(leader, request, self._core.commit_index)
+            return True
         if len(leader.reads_waiting) >= self._core.limits.max_waiting_reads:
             return False
         leader.reads_waiting.append(request)
@@ -47,10 +53,21 @@ class Reads:
             return
         leader.reads_open = None
         for request in open_round.requests:
-            if request.asker is None:
-                self._core.grants.append(ReadGrant(request.read_id, open_round.index))
-            else:
-                self._core.send(request.asker, ReadIndexReply(request.read_id, open_round.index))
-                progress = leader.progress.get(request.asker)
-                if progress is not None:  # else it is no member any more
-                    progress.commit_wanted = max(progress.commit_wanted, open_round.index)
+            self._grant(leader, request, open_round.index)
+
+    def lease_until_ms(self, leader: Leader) -> float:
+        """Until then, by our clock, nobody else can be elected, so that what is committed here is all there
+        is; -inf: that can't be said.
+        """
+        if leader.wished_another or self._core.commit_index < leader.term_start:
+            return float("-inf")
+        return self._replication.agreed(leader, float("inf"), lambda progress: progress.bound_until_ms)
+
+    def _grant(self, leader: Leader, request: ReadRequest, index: Index) -> None:
+        if request.asker is None:
+            self._core.grants.append(ReadGrant(request.read_id, index))
+            return
+        self._core.send(request.asker, ReadIndexReply(request.read_id, index))
+        progress = leader.progress.get(request.asker)
+        if progress is not None:  # else it is no member any more
+            progress.commit_wanted = max(progress.commit_wanted, index)

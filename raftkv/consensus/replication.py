@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from raftkv.consensus.core import Core
 from raftkv.consensus.invariants import InvariantBroken
+from raftkv.consensus.lease import bind
 from raftkv.consensus.messages import (
     AppendEntries,
     AppendEntriesRefusal,
@@ -99,7 +100,7 @@ class Replication:
         leader.rounds.append((leader.round, self._core.now_ms))
         self._note_confirmed(leader)
 
-    def _agreed(self, leader: Leader, own: Ordered, of: Callable[[Progress], Ordered]) -> Ordered:
+    def agreed(self, leader: Leader, own: Ordered, of: Callable[[Progress], Ordered]) -> Ordered:
         """What a majority has reached, in each half of the membership. ``own`` is ours: where we don't vote,
         and learners' values anywhere, don't count.
         """
@@ -109,7 +110,7 @@ class Replication:
 
     def confirmed_round(self, leader: Leader) -> int:
         """The latest round that a majority has answered."""
-        return self._agreed(leader, leader.round, lambda progress: progress.acked_round)
+        return self.agreed(leader, leader.round, lambda progress: progress.acked_round)
 
     def _note_confirmed(self, leader: Leader) -> None:
         """We led when a confirmed round began, so nobody else had committed anything by then. NB: not when
@@ -145,7 +146,7 @@ class Replication:
     def has_quorum(self, leader: Leader) -> bool:
         """CheckQuorum: whether a majority has been heard within an election timeout (thesis 6.2)."""
         core = self._core
-        heard = self._agreed(leader, core.now_ms, lambda progress: progress.heard_ms)
+        heard = self.agreed(leader, core.now_ms, lambda progress: progress.heard_ms)
         return core.now_ms - heard <= core.timing.election_timeout_min_ms
 
     def on_reply(self, leader: Leader, sender: NodeId, reply: AppendEntriesReply) -> None:
@@ -182,7 +183,7 @@ class Replication:
         along.
         """
         core = self._core
-        matched = self._agreed(leader, leader.durable_index, lambda progress: progress.match_index)
+        matched = self.agreed(leader, leader.durable_index, lambda progress: progress.match_index)
         if matched <= core.commit_index or core.log.term_at(matched) != core.current_term:
             return False
         core.commit_index = matched
@@ -238,6 +239,7 @@ class Replication:
         # A repeated round is a commit notice: answering it would tell the leader nothing.
         if heartbeat.round > follower.answered_round:
             follower.answered_round = heartbeat.round
+            bind(core, sender, heartbeat.round)  # NB: before the answer that may confirm the round
             core.send(sender, HeartbeatReply(heartbeat.round))
 
     def _note_freshness(self, leader_commit: Index) -> None:

@@ -38,6 +38,7 @@ class ReadRequest:
 
     asker: NodeId | None
     read_id: int
+    by_lease: bool = False  # whether the lease will do
 
 
 @dataclass(slots=True)
@@ -97,6 +98,7 @@ class Leader:
         default_factory=deque
     )  # entries whose asker waits for the commit
     transfer: Transfer | None = None  # while one is under way nothing is appended
+    wished_another: bool = False  # somebody was told to stand: from then on we have no lease
     learning: dict[NodeId, CatchUp] = field(default_factory=dict)  # every learner's
     farewells: dict[NodeId, Farewell] = field(default_factory=dict)  # begun when the removal is committed
     leaves_at_ms: float | None = None  # we are no member any more, and lead no longer than that

@@ -76,4 +76,5 @@ class Transfers:
             return  # whoever leads next won't tell us what has become of it
         if leader.progress[transfer.target].match_index == core.log.last_index:
             transfer.ask_due_ms = core.now_ms + core.timing.heartbeat_ms
+            leader.wished_another = True
             core.send(transfer.target, TimeoutNow())

@@ -229,6 +229,8 @@ class Timing:
     election_timeout_max_ms: float = 600.0
     hunt_step_ms: float = 4.0  # spacing of the first PreVotes after a lost link, and of their repeats
     commit_notice_ms: float = 2.0  # how long an idle leader waits before telling followers the commit index
+    lease_ms: float = 0.0  # how long a follower is bound to the leader that it heard (lease.py); 0: never
+    max_clock_drift: float = 0.1  # clocks run at rates from 1 - this to 1 + this; leases rest on it
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_ms < self.election_timeout_min_ms < self.election_timeout_max_ms:
@@ -238,6 +240,13 @@ class Timing:
             )
         if not (self.hunt_step_ms > 0 and self.commit_notice_ms > 0):
             raise ValueError("hunt_step_ms and commit_notice_ms must be positive")
+        if not 0 <= self.lease_ms <= self.election_timeout_min_ms:
+            raise ValueError(
+                "lease_ms must be from 0 (no leases) to the election timeout min "
+                f"({self.election_timeout_min_ms}), got {self.lease_ms}"
+            )
+        if not 0 <= self.max_clock_drift < 1:
+            raise ValueError(f"max_clock_drift must be from 0 to below 1, got {self.max_clock_drift}")
 
 
 @dataclass(frozen=True, slots=True)

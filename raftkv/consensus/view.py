@@ -108,6 +108,16 @@ class View:
         return role.election_due_ms
 
     @property
+    def led_ms(self) -> float:
+        """When this node last led for sure, with all that anybody had committed by then committed here too;
+        -inf: it doesn't lead, or can't say yet.
+        """
+        role = self._core.role
+        if not isinstance(role, Leader) or self._core.commit_index < role.term_start:
+            return float("-inf")
+        return role.confirmed_ms
+
+    @property
     def fresh_ms(self) -> float:
         """When this node last held all that was committed, as far as its leader knew; -inf: never since it
         started.

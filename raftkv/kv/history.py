@@ -30,6 +30,7 @@ MAX_BYTES = 64 << 20  # of keys and new rows
 
 _REVISION = itemgetter(0)
 _TUPLE_BYTES = 80
+_MAX_STEPS = 16  # back through a key's changes, before all that came after are looked through
 
 
 class Compacted(Exception):
@@ -165,7 +166,7 @@ class History:
         """``key``'s row at ``revision``; ``now`` is the one that it has. Raises ``Compacted``."""
         self.check(revision)
         row, before = now, None
-        while True:
+        for _ in range(_MAX_STEPS):
             if row is None:
                 deleted = self._deleted.get(key, ())
                 at = len(deleted) if before is None else bisect_left(deleted, before)
@@ -177,6 +178,7 @@ class History:
                 if before <= revision:
                     return row
             row = self._old_row(before, key)
+        return self.rows_at(revision, key, key + b"\0")[key]
 
     def _old_row(self, revision: int, key: bytes) -> bytes | None:
         """The one that the change of ``key`` at ``revision`` replaced."""

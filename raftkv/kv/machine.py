@@ -34,7 +34,7 @@ from raftkv.kv.session import BatchId, decode_batch, encode_batch
 from raftkv.kv.snapshot import Export, Restore
 from raftkv.kv.state import State
 from raftkv.kv.token import Outcome
-from raftkv.kv.txn import Txn, Undone, check_condition, has_bool
+from raftkv.kv.txn import ReadRoom, Txn, Undone, check_condition, has_bool
 
 _PUT, _DELETE = int(Opcode.PUT), int(Opcode.DELETE)
 _FREED_BUCKETS = 4  # with each batch; about half a millisecond
@@ -171,7 +171,7 @@ class KvMachine(State):
             self.store.keyless.clear()
         return len(keys)
 
-    def _execute(self, command: Any) -> Result:
+    def _execute(self, command: Any, room: ReadRoom | None = None) -> Result:
         # NB: the bytes come from our own handlers, but an entry is forever: check before anything changes.
         # Plain comparisons, for this runs for every operation on every node (match over the enum took twice
         # as long).
@@ -179,7 +179,7 @@ class KvMachine(State):
             return Malformed("unknown command")  # NB: True == 1 == 1.0, but neither is an opcode
         result = self._execute_plain(command)
         if result is None:
-            result = self._execute_other(command)
+            result = self._execute_other(command, room or ReadRoom())
         if self.store.keyless:
             self._forget_own()
         return result
@@ -219,14 +219,16 @@ class KvMachine(State):
                 self.leases.remove(lease)
         self.store.keyless.clear()
 
-    def _execute_other(self, command: list[Any]) -> Result:
+    def _execute_other(self, command: list[Any], room: ReadRoom) -> Result:
         if command[0] == Opcode.LEVEL:
             return self._raise_level(command)
         if self.level == OLDEST_LEVEL or has_bool(command):
             return Malformed("unknown command")
         match command:
             case [Opcode.BATCH, list(commands)]:
-                return BatchResult(tuple(map(self._execute_in_batch, commands)), self.store.revision)
+                room = ReadRoom()
+                results = tuple(self._execute_in_batch(each, room) for each in commands)
+                return BatchResult(results, self.store.revision)
             case [Opcode.ONCE, str(token), bytes(fingerprint), list(inner)] if inner[:1] != [Opcode.ONCE]:
                 return self._execute_once(token, fingerprint, inner)
             case [Opcode.TICK]:
@@ -243,7 +245,7 @@ class KvMachine(State):
                     return self._no_such_lease(lease)
                 return RevokeResult(self._remove_keys(lease), self.store.revision)
             case _:
-                return self._execute_txn(command)
+                return self._execute_txn(command, room)
 
     def _raise_level(self, command: list[Any]) -> Result:
         match command:
@@ -255,10 +257,10 @@ class KvMachine(State):
             case _:
                 return Malformed("a level that this machine doesn't have")
 
-    def _execute_in_batch(self, command: Any) -> Result:
+    def _execute_in_batch(self, command: Any, room: ReadRoom) -> Result:
         if isinstance(command, list) and command[:1] in ([Opcode.BATCH], [Opcode.ONCE], [Opcode.LEVEL]):
             return Malformed("unknown command in a batch")
-        return self._execute(command)
+        return self._execute(command, room)
 
     def _execute_once(self, token: str, fingerprint: bytes, command: list[Any]) -> Result:
         self.tokens.forget(self.time_ms)
@@ -272,8 +274,8 @@ class KvMachine(State):
             return Rejected(Reason.TOKEN_REUSED, detail, self.store.revision)
         return cast(Result, unpack_result(known.result))
 
-    def _execute_txn(self, command: list[Any]) -> Result:
-        txn = Txn(self.store, self.leases, self.time_ms)
+    def _execute_txn(self, command: list[Any], room: ReadRoom) -> Result:
+        txn = Txn(self.store, self.leases, self.time_ms, room)
         try:
             match command:
                 case [Opcode.GRANT, int(lease), int(ttl_ms)]:

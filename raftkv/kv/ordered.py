@@ -95,6 +95,16 @@ class OrderedRows:
         for earlier in range(at - 1, -1, -1):
             yield from reversed(self._in_order(earlier).items())
 
+    def count(self, start: bytes, end: bytes | None) -> int:
+        """How many keys there are from ``start`` to before ``end`` (None: to the last)."""
+        if end is not None and end <= start:
+            return 0
+        first = bisect_right(self._firsts, start) - 1
+        last = len(self._firsts) - 1 if end is None else bisect_right(self._firsts, end) - 1
+        found = sum(map(len, self._buckets[first : last + 1]))
+        found -= sum(key < start for key in self._buckets[first])
+        return found if end is None else found - sum(key >= end for key in self._buckets[last])
+
     def pieces(self) -> list[Bucket]:
         """All its buckets. To free a million rows at once takes a tenth of a second; who holds these can let
         go of one after the other.

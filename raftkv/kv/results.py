@@ -58,6 +58,7 @@ class Reason(StrEnum):
     TOKEN_REUSED = "token_reused"
     FUTURE_REVISION = "future_revision"
     COMPACTED = "compacted"
+    ANSWER_TOO_LARGE = "answer_too_large"
 
 
 @dataclass(frozen=True, slots=True)

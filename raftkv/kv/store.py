@@ -80,8 +80,18 @@ class Store:
         max_bytes: int | None = None,
     ) -> Page:
         """As ``page``, of the store as it was at ``revision``. Raises ``history.Compacted``."""
-        overlay = self._past.rows_at(revision, start, end) if revision < self.revision else {}
+        overlay = self.changed_since(revision, start, end)
         return self.page(start, end, limit, reverse=reverse, max_bytes=max_bytes, overlay=overlay)
+
+    def changed_since(self, revision: int, start: bytes, end: bytes | None) -> Overlay:
+        """The keys of a range that have changed after ``revision``, each with the row that it had then.
+        Raises ``history.Compacted``.
+        """
+        return self._past.rows_at(revision, start, end) if revision < self.revision else _NOTHING
+
+    def count(self, start: bytes, end: bytes | None) -> int:
+        """How many keys there are from ``start`` to before ``end`` (None: to the last)."""
+        return self._rows.count(start, end)
 
     @property
     def _past(self) -> History:

@@ -30,6 +30,7 @@ MAX_DEPTH = 8
 MAX_NUMBER = (1 << 63) - 1
 MAX_DIGITS = 20
 MAX_RANGE = 10_000
+MAX_READ_BYTES = 8 << 20  # keys and values that one command gives back
 _NO_ITEM = Item(b"", 0, 0, 0, None)
 
 
@@ -45,11 +46,21 @@ def malformed(reason: str) -> Undone:
     return Undone(Malformed(reason))
 
 
+class ReadRoom:
+    """How much a command may still read, with all that it is made of: every node that applies it must hold
+    the answer for a while.
+    """
+
+    def __init__(self) -> None:
+        self.left_bytes = MAX_READ_BYTES
+
+
 class Txn:
     """At most one commit. All methods raise ``Undone``."""
 
-    def __init__(self, store: Store, leases: Leases, time_ms: int) -> None:
+    def __init__(self, store: Store, leases: Leases, time_ms: int, room: ReadRoom) -> None:
         self._store = store
+        self._room = room
         self._leases = leases
         self._time_ms = time_ms
         self._changes: dict[bytes, Row] = {}
@@ -94,6 +105,7 @@ class Txn:
                 return DeleteResult(int(there), self.revision)
             case [Opcode.GET, bytes(key)]:
                 row = self._row(key)
+                self._take_room(0 if row is None else len(key) + len(row))
                 return GetResult(None if row is None else item_of(row), self.revision)
             case [Opcode.RANGE, bytes(start), None | bytes() as end, int(limit), int(flags)]:
                 return self._range(start, end, limit, flags)
@@ -156,7 +168,15 @@ class Txn:
     def _range(self, start: bytes, end: bytes | None, limit: int, flags: int) -> RangeResult:
         if not 0 < limit <= MAX_RANGE or flags not in range(4):
             raise malformed("a range with a limit or flags that can't be")
-        page = self._store.page(start, end, limit, reverse=bool(flags & REVERSE), overlay=self._changes)
+        page = self._store.page(
+            start,
+            end,
+            limit,
+            reverse=bool(flags & REVERSE),
+            max_bytes=self._room.left_bytes,
+            overlay=self._changes,
+        )
+        self._take_room(sum(len(key) + len(item.value) for key, item in page.items))
         items = [(key, item._replace(value=b"") if flags & KEYS_ONLY else item) for key, item in page.items]
         return RangeResult(tuple(items), page.more, self.revision)
 
@@ -177,6 +197,12 @@ class Txn:
 
     def _row(self, key: bytes) -> Row:
         return self._changes[key] if key in self._changes else self._store.row(key)
+
+    def _take_room(self, size_bytes: int) -> None:
+        self._room.left_bytes -= size_bytes
+        if self._room.left_bytes < 0:
+            detail = f"more than {MAX_READ_BYTES} bytes would be read at once"
+            raise Undone(self._rejected(Reason.ANSWER_TOO_LARGE, detail))
 
     def _rejected(self, reason: Reason, detail: str) -> Rejected:
         return Rejected(reason, detail, self._store.revision)

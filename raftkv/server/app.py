@@ -10,6 +10,7 @@ import gc
 import random
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -25,6 +26,7 @@ from raftkv.consensus.node import Node
 from raftkv.consensus.ready import Ready
 from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
+from raftkv.kv.watch import Hub
 from raftkv.replica import Replica
 from raftkv.server import joining, start
 from raftkv.server.comparing import Comparing
@@ -33,6 +35,7 @@ from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.members import Members
 from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.revisions import RevisionWaiters
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.service import NodeService
 from raftkv.server.snapshots import Snapshots, Taken
@@ -56,6 +59,7 @@ EXIT_PORT = 73  # EX_CANTCREAT
 _GROUP = GroupId(0)
 _GOODBYE_S = 1.0  # for connections to end by themselves
 _GC_THRESHOLDS = (10_000, 20, 20)  # hardly anything here is cyclic, and there is much of it: look seldom
+_BEAT_S = 15.0  # how often those who watch are told that the node lives, and how far it is
 _PUBLISH_S = 0.25  # how often the other nodes are told this one's status
 _SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
 
@@ -74,7 +78,7 @@ class NodeProcess:
             config.node_id,
             begin.membership,
             uniform=random.Random().uniform,
-            now_ms=loop.time() * 1000,
+            now_ms=time.monotonic() * 1000,
             hard_state=begin.hard_state,
             log=begin.log,
             applied=begin.applied.index,
@@ -99,8 +103,14 @@ class NodeProcess:
             on_offer=self._on_offer,
         )
         self._driver = Driver(
-            self._replica, self._disk, self._network, on_fatal=self._on_fatal, on_turn=self._on_turn
+            self._replica,
+            self._disk,
+            self._network,
+            on_fatal=self._on_fatal,
+            on_turn=self._on_turn,
+            clock=time.monotonic,
         )
+        self._revisions = RevisionWaiters(lambda: self._machine.store.revision)
         self._members = Members(
             replica=self._replica,
             driver=self._driver,
@@ -109,6 +119,7 @@ class NodeProcess:
             peer_address=config.peer_address,
             on_removed=self._on_removed,
         )
+        self._hub = Hub(self._machine.store, loop.call_soon)
         self._make_snapshots(begin)
         self._housekeeping = Housekeeping(
             config=config,
@@ -117,9 +128,11 @@ class NodeProcess:
             driver=self._driver,
             network=self._network,
         )
-        self._comparing = Comparing(replica=self._replica, machine=self._machine, on_diverged=self._on_fatal)
-        self._service = NodeService(
-            config=config,
+        self._service = self._make_service(charter)
+
+    def _make_service(self, charter: Charter) -> NodeService:
+        return NodeService(
+            config=self._config,
             replica=self._replica,
             machine=self._machine,
             driver=self._driver,
@@ -131,7 +144,9 @@ class NodeProcess:
             sender=self._sender,
             receiver=self._receiver,
             housekeeping=self._housekeeping,
-            comparing=self._comparing,
+            comparing=Comparing(replica=self._replica, machine=self._machine, on_diverged=self._on_fatal),
+            hub=self._hub,
+            revisions=self._revisions,
         )
 
     def _make_snapshots(self, begin: start.Start) -> None:
@@ -168,10 +183,11 @@ class NodeProcess:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        api = RestServer(self._service, self._machine.store, self._api_limits())
+        api = RestServer(self._service, self._machine, self._api_limits())
         runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
         door = Door(api)
-        tasks = [asyncio.create_task(each) for each in (self._publish(), self._housekeeping.run())]
+        works = (self._publish(), self._housekeeping.run(), self._beat())
+        tasks = [asyncio.create_task(each) for each in works]
         try:
             self._members.start()
             await self._network.start()
@@ -185,7 +201,7 @@ class NodeProcess:
             for task in tasks:
                 task.cancel()
             await self._members.stop()
-            for each in (self._snapshots, self._sender, self._receiver):
+            for each in (self._snapshots, self._sender, self._receiver, self._revisions):
                 each.stop()
             self._driver.stop("this node is stopping; ask another")
             await door.close()
@@ -211,6 +227,7 @@ class NodeProcess:
             max_request_bytes=config.max_request_bytes,
             request_timeout_ms=config.request_timeout_ms,
             max_request_timeout_ms=config.max_request_timeout_ms,
+            quota_bytes=config.quota_bytes,
         )
 
     async def _publish(self) -> None:
@@ -218,10 +235,15 @@ class NodeProcess:
             try:
                 self._network.publish(self._service.summary())
                 self._members.look()
-                self._comparing.look(self._network.views())
+                self._service.comparing.look(self._network.views())
             except Exception:  # a report that can't be made must not end all later ones
                 logger.exception("no status report")
             await asyncio.sleep(_PUBLISH_S)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            self._hub.beat()
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -314,6 +336,8 @@ class NodeProcess:
         self._snapshots.turned(ready)
         self._sender.turned(ready)
         self._housekeeping.turned(ready)
+        self._hub.look()
+        self._revisions.turned()
 
     def _on_offer(self, sender: NodeId, offer: Offer) -> Incoming | None:
         return self._receiver.offered(sender, offer)

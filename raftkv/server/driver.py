@@ -43,9 +43,12 @@ class Driver:
         *,
         on_fatal: Callable[[BaseException], None],
         on_turn: Callable[[Ready], None] = _nobody,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """``on_fatal`` is called once if the replica or its disk is broken; from then on nothing happens
-        here. ``on_turn`` is told what each turn led to, when it is carried out and applied.
+        here. ``on_turn`` is told what each turn led to, when it is carried out and applied. ``clock``: the
+        time in seconds, of the same clock as the loop's, but read when it is called: leases rest on that
+        (a loop's own may be what it was when its pass began, as uvloop's is). None: the loop's.
         """
         self._replica = replica
         self._storage = storage
@@ -53,6 +56,7 @@ class Driver:
         self._on_fatal = on_fatal
         self._on_turn = on_turn
         self._loop = asyncio.get_running_loop()
+        self._clock = clock or self._loop.time
         self._observer = Observer(replica)
         self._turn_due = False
         self._stopped = False
@@ -72,10 +76,10 @@ class Driver:
         self._wake()
         return ticket
 
-    def barrier(self, timeout_ms: float) -> asyncio.Future[None]:
+    def barrier(self, timeout_ms: float, *, by_lease: bool = False) -> asyncio.Future[None]:
         ticket: asyncio.Future[None] = self._loop.create_future()
         self._admit()
-        self._replica.barrier(ticket, self._now_ms() + timeout_ms)
+        self._replica.barrier(ticket, self._now_ms() + timeout_ms, by_lease=by_lease)
         self._wake()
         return ticket
 
@@ -94,8 +98,13 @@ class Driver:
         return ticket
 
     def staleness_ms(self) -> float | None:
-        fresh_ms = self._replica.fresh_ms
-        return None if fresh_ms == float("-inf") else max(0.0, self._now_ms() - fresh_ms)
+        return self._age_ms(self._replica.fresh_ms)
+
+    def vouched_age_ms(self) -> float | None:
+        return self._age_ms(self._replica.vouched_ms)
+
+    def _age_ms(self, at_ms: float) -> float | None:
+        return None if at_ms == float("-inf") else max(0.0, self._now_ms() - at_ms)
 
     def _admit(self) -> None:
         if self._refuse_detail is not None:
@@ -166,7 +175,7 @@ class Driver:
     # -- the turn ------------------------------------------------------------------------------------------
 
     def _now_ms(self) -> float:
-        return self._loop.time() * 1000
+        return self._clock() * 1000
 
     def _wake(self) -> None:
         if not self._turn_due and not self._stopped:

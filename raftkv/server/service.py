@@ -12,6 +12,7 @@ from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Change, Index, NodeId
 from raftkv.errors import ChangeRefused, Outcome, TimedOut
 from raftkv.kv.machine import KvMachine
+from raftkv.kv.watch import Hub
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup, backup_of
@@ -21,7 +22,9 @@ from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.levels import common_level, outdated, own_report
 from raftkv.server.members import Members
 from raftkv.server.observer import role_name
+from raftkv.server.queues import Queues
 from raftkv.server.receiving import SnapshotReceiver
+from raftkv.server.revisions import RevisionWaiters
 from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
 from raftkv.storage.charter import Charter
@@ -49,6 +52,8 @@ class NodeService:
         receiver: SnapshotReceiver,
         housekeeping: Housekeeping,
         comparing: Comparing,
+        hub: Hub,
+        revisions: RevisionWaiters,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -61,7 +66,8 @@ class NodeService:
         self._snapshots = snapshots
         self._sender = sender
         self._receiver = receiver
-        self._comparing = comparing
+        self.comparing = comparing
+        self.hub = hub
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between
@@ -69,6 +75,9 @@ class NodeService:
         self.transfer = driver.transfer
         self.require = housekeeping.require
         self.staleness_ms = driver.staleness_ms
+        self.queues = Queues(self, machine, hub)
+        self.vouched_age_ms = driver.vouched_age_ms
+        self.reached = revisions.reached
 
     @property
     def node_id(self) -> NodeId:
@@ -77,6 +86,10 @@ class NodeService:
     @property
     def leader(self) -> NodeId | None:
         return self._replica.node.leader
+
+    def cluster_time(self) -> tuple[int, bool]:
+        now_ms = self._replica.node.cluster_time_ms
+        return (self._machine.time_ms, False) if now_ms is None else (now_ms, True)
 
     def client_url(self, node: NodeId) -> str | None:
         if node == self.node_id:
@@ -120,7 +133,7 @@ class NodeService:
             "last_applied": self._replica.last_applied,
             "last_index": node.log.last_index,
             "level": self._machine.level,
-            **self._comparing.report(),
+            **self.comparing.report(),
             **own_report(),
         }
 
@@ -130,7 +143,7 @@ class NodeService:
         staleness_ms = self.staleness_ms()
         status = {
             **self.summary(),
-            "alarm": self._comparing.alarm,
+            "alarm": self.comparing.alarm,
             "cluster_id": self._charter.owner.cluster_id,
             "url": self._config.client_url,
             "peer_address": node.membership.address(self.node_id) or self._config.peer_address,

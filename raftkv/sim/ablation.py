@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from raftkv import replica as replica_module
+from raftkv import reading as reading_module
 from raftkv.consensus import election as election_module
 from raftkv.consensus.core import Core
 from raftkv.consensus.election import RaftElection
@@ -27,7 +27,7 @@ from raftkv.consensus.types import Entry, Index, Mark, NodeId, Write
 from raftkv.errors import Outcome
 from raftkv.kv.session import BatchId, Sessions
 from raftkv.replica import Replica
-from raftkv.sim import broken_handover, broken_machine, broken_members, broken_snapshots
+from raftkv.sim import broken_handover, broken_leases, broken_machine, broken_members, broken_snapshots
 from raftkv.sim.files import SimFile, SimFiles
 from raftkv.sim.run import Report, play
 from raftkv.sim.server import SimServer
@@ -271,7 +271,7 @@ def _read_before_applied() -> Patch:
         granted.clear()
         return released
 
-    return replica_module, "take_released", take_released
+    return reading_module, "take_released", take_released
 
 
 def _admit_all(self: Sessions, batch: BatchId) -> bool:
@@ -333,7 +333,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("ReadIndex without the round", ((Reads, "confirm", _read_without_a_round),)),
     Ablation("ReadIndex before a commit of the own term", ((Reads, "pump", _read_before_own_term),)),
     Ablation(
-        "read answered before it is applied", ((replica_module, "take_released", _read_before_applied),)
+        "read answered before it is applied", ((reading_module, "take_released", _read_before_applied),)
     ),
     Ablation("duplicates applied again", ((Sessions, "admit", _admit_all),)),
     Ablation("settled batches applied again", ((Sessions, "admit", _admit_settled),)),
@@ -360,5 +360,6 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("installed boundary not written", (broken_snapshots.boundary_not_written(),)),
     Ablation("pieces of two snapshots mixed", (broken_snapshots.pieces_of_two(),)),
     *(Ablation(name, (broken_members.ALL[name],)) for name in broken_members.NOTICED),
+    *(Ablation(name, (broken_leases.ALL[name],)) for name in broken_leases.NOTICED),
     *(Ablation(name, patches) for name, patches in broken_machine.ALL.items()),
 )

@@ -58,7 +58,7 @@ def _agreed_by(voters: Callable[[Core], Sequence[NodeId]]) -> Patch:
         values[self._core.node_id] = own
         return majority_value([values[voter] for voter in voters(self._core)])
 
-    return Replication, "_agreed", agreed
+    return Replication, "agreed", agreed
 
 
 def decided_by_the_union() -> Patch:

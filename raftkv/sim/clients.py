@@ -7,6 +7,7 @@ is the replay at its revision; what was refused as not applied never happened.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +18,7 @@ from raftkv.kv.results import DeleteResult, Malformed, PutResult, Refused
 from raftkv.sim.plan import Plan
 from raftkv.sim.reference import Reference
 from raftkv.sim.requests import Request, Requests
-from raftkv.sim.server import SimServer
+from raftkv.sim.server import TURN_MS, SimServer
 from raftkv.sim.world import World
 from raftkv.waiting import Answer
 
@@ -36,13 +37,22 @@ class Operation:
     life: int  # of the server's process
     began_ms: float
     due_ms: float  # by the server's own clock
+    by_lease: bool  # a read for which the leader's lease will do
     outcome: str = ""  # "ok", "not_applied" or "unknown"; "" while it waits
     request: Request | None = None  # of level 2
 
     def __str__(self) -> str:
         if self.request is not None:
             return f"c{self.client} #{self.number} {self.request.name}"
-        kind = "get" if self.is_read else "delete" if self.value is None else "put"
+        kind = (
+            "get"
+            if self.is_read and not self.by_lease
+            else "get by lease"
+            if self.is_read
+            else "delete"
+            if self.value is None
+            else "put"
+        )
         return f"c{self.client} #{self.number} {kind} {self.key.decode()}"
 
 
@@ -58,6 +68,7 @@ class Clients:
         self.operations = 0
         self.outcomes: dict[str, int] = {"ok": 0, "not_applied": 0, "unknown": 0}
         self._acknowledged = 0  # the highest revision that anyone was told
+        self._told: list[tuple[float, int]] = [(float("-inf"), 0)]  # (when, the highest until then)
         self._not_applied: list[Operation] = []
         self._known: dict[bytes, int] = {}  # the last mod_revision anyone was told of each key
         self._requests = Requests(world, plan, plan.features, reference) if plan.features else None
@@ -93,39 +104,53 @@ class Clients:
         if is_read is None:
             is_read = random.random() < plan.reads
         key = b"k%d" % random.randrange(plan.keys)
+        by_lease = is_read and random.random() < plan.lease_reads
         self.operations += 1
         operation = Operation(
             self.operations, client, key, None, is_read, self._acknowledged, server, server.life,
             self._world.now_ms,
             server.clock_ms + timeout_ms,
+            by_lease,
         )  # fmt: skip
         if not is_read:
             command = self._write(operation)
         self._world.note(f"{operation} at {server.name}")
         if server.takes_requests and not server.freshness_holds():
             raise InvariantBroken(f"freshness: {server.name} claims to hold what it has not applied")
+        if server.takes_requests:
+            self._check_vouched(server)
         if not server.takes_requests:
             self._ended(operation, "not_applied")
             return operation
         self.waiting[operation.number] = operation
         try:
             if is_read:
-                server.barrier(operation, timeout_ms)
+                server.barrier(operation, timeout_ms, by_lease=by_lease)
             else:
                 server.propose(command, operation, timeout_ms)
         except RaftkvError as error:
             self.answered(server, (operation, error))
         return operation
 
+    def _check_vouched(self, server: SimServer) -> None:
+        """Whatever anybody was told before the time for which ``server`` vouches is in its machine."""
+        assert server.replica is not None
+        vouched_ms = server.world_ms(server.replica.vouched_ms)
+        _, told = self._told[bisect_right(self._told, vouched_ms, key=lambda each: each[0]) - 1]
+        if server.machine.store.revision < told:
+            raise InvariantBroken(
+                f"bounded staleness: {server.name} is at revision {server.machine.store.revision} and "
+                f"vouches for all until {vouched_ms} ms, when {told} was acknowledged"
+            )
+
+    def _acknowledge(self, revision: int) -> None:
+        if revision > self._acknowledged:
+            self._acknowledged = revision
+            self._told.append((self._world.now_ms, revision))
+
     def _write(self, operation: Operation) -> bytes:
         random, key = self._world.random, operation.key
-        features = self._plan.features
-        if (
-            self._requests
-            and operation.server.machine.level > 1
-            and features
-            and random.random() < features.share
-        ):
+        if self._requests and operation.server.machine.level > 1 and self._requests.wants():
             request = operation.request = self._requests.draw(operation.floor, self._known)
             operation.value = request.value
             return request.command
@@ -206,7 +231,7 @@ class Clients:
                 self._known[operation.key] = modified
             case Malformed() | _:
                 raise InvariantBroken("no result of this operation")
-        self._acknowledged = max(self._acknowledged, revision)
+        self._acknowledge(revision)
         return "ok"
 
     def _check_changed(self, operation: Operation, revision: int) -> None:
@@ -226,10 +251,16 @@ class Clients:
         expected = self._reference.at(operation.key, store.revision)
         if found != expected:
             raise InvariantBroken(f"reads {found!r}, the replay says {expected!r}")
-        self._acknowledged = max(self._acknowledged, store.revision)
+        self._acknowledge(store.revision)
         self._known[operation.key] = found[0]
         if self._requests:
             self._requests.read_past(server.machine)
+        if operation.by_lease and server.leads and self._plan.size > 1:
+            # In the turn that it came with: no round of heartbeats is as quick.
+            if self._world.now_ms - operation.began_ms < 2 * TURN_MS:
+                self._world.probes["read under the lease"] += 1
+        elif operation.by_lease:
+            self._world.probes["read asked for under the leader's lease"] += 1
         if self._world.now_ms - operation.began_ms > self._plan.replica_limits.resend_ms:
             self._world.probes["read confirmed late"] += 1  # it had to be asked again
 

@@ -98,6 +98,7 @@ class Plan:
     think_ms: float  # a client's mean pause between operations
     timeout_ms: float  # of requests
     reads: float  # share of operations
+    lease_reads: float  # share of reads for which the leader's lease will do
     conditions: float  # share of writes
     value_bytes: int  # at most
     spares: int = 0  # servers that founded nothing; members change only where there are some
@@ -145,6 +146,7 @@ def draw(random: Random) -> Plan:
         think_ms=pick((3.0, 10.0, 30.0)),
         timeout_ms=uniform(0.3, 4) * timing.election_timeout_max_ms,
         reads=uniform(0.1, 0.7),
+        lease_reads=pick((0.0, 0.3, 0.9)),
         conditions=pick((0.0, 0.3, 0.8)),
         value_bytes=pick((0, 20, 2000)),
     )
@@ -161,8 +163,9 @@ def _snapshots(random: Random, timing: Timing) -> SnapshotPlan:
 
 
 def _timing(random: Random) -> Timing:
+    has_leases = random.random() < 0.5
     if random.random() < 0.4:
-        return Timing()
+        return Timing(lease_ms=random.choice((100.0, 300.0)) if has_leases else 0.0)
     least = random.uniform(80, 400)
     return Timing(
         heartbeat_ms=least / random.uniform(3, 8),
@@ -170,6 +173,7 @@ def _timing(random: Random) -> Timing:
         election_timeout_max_ms=least * random.uniform(1.3, 2.5),
         hunt_step_ms=random.uniform(1, 8),
         commit_notice_ms=random.uniform(0.5, 5),
+        lease_ms=least * random.uniform(0.5, 1) if has_leases else 0.0,
     )
 
 

@@ -42,6 +42,8 @@ PROBES = (
     "duplicate batch dropped",
     "read granted",
     "read confirmed late",
+    "read under the lease",
+    "read asked for under the leader's lease",
     "condition refused",
     "request not applied",
     "request unknown",

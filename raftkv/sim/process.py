@@ -78,6 +78,10 @@ class Process:
     def clock_ms(self) -> float:
         return (self._world.now_ms - self._clock_started_ms) * self._clock_rate
 
+    def world_ms(self, clock_ms: float) -> float:
+        """The virtual time at which this process's clock read, or will read, ``clock_ms``."""
+        return self._clock_started_ms + clock_ms / self._clock_rate
+
     def later(self, delay_ms: float, call: Call) -> None:
         """Within this life, and not while it is paused."""
         self._world.after(delay_ms, partial(self.in_life, self.life, call))

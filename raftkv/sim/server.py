@@ -227,9 +227,9 @@ class SimServer(Process):
         self.replica.propose(command, ticket, self.clock_ms + timeout_ms)
         self.wake()
 
-    def barrier(self, ticket: Any, timeout_ms: float) -> None:
+    def barrier(self, ticket: Any, timeout_ms: float, *, by_lease: bool = False) -> None:
         assert self.replica is not None
-        self.replica.barrier(ticket, self.clock_ms + timeout_ms)
+        self.replica.barrier(ticket, self.clock_ms + timeout_ms, by_lease=by_lease)
         self.wake()
 
     def transfer(self, target: NodeId | None, ticket: Any, timeout_ms: float) -> None:
@@ -294,6 +294,7 @@ class SimServer(Process):
         ready = replica.take_ready()
         self._note_freshness(replica)
         self._around.checks.turn_ended(replica.node, ready)
+        self._check_leases()
         self._carry_out(ready)
         if ready.installed is not None:
             self.snapshots.installing(ready.installed)
@@ -373,6 +374,20 @@ class SimServer(Process):
         reference.check_machine(self.name, batches, self.machine)
         if whole:
             reference.check_image(self.name, batches, self.machine.export())
+
+    def _check_leases(self) -> None:
+        """While this node leads, nobody has a lease of an earlier term, by its own clock as it is now."""
+        if not self.leads:
+            return
+        assert self.replica is not None
+        term = self.replica.node.current_term
+        for other in self._around.servers.values():
+            if other.replica is not None and other.replica.node.current_term < term:
+                left_ms = other.replica.node.lease_until_ms - other.clock_ms
+                if left_ms > 0:
+                    raise InvariantBroken(
+                        f"lease: {other.name} has one for another {left_ms} ms, and {self.name} leads {term}"
+                    )
 
     def _applied(self, time_ms: int, data: bytes, applied: Applied | None) -> None:
         if applied is not None and applied.results is None:

@@ -31,6 +31,8 @@ from raftkv.consensus.messages import (
     Heartbeat,
     HeartbeatReply,
     InstallSnapshot,
+    LeaseGrant,
+    LeaseRead,
     Message,
     PreVote,
     PreVoteReply,
@@ -362,6 +364,8 @@ _CODECS = (
         lambda m: (m.context, m.verdict, m.index, m.reason),
         _read_change_members_reply,
     ),
+    _Codec(17, LeaseGrant, 2, lambda m: (m.round, m.lease_ms), _numbers(LeaseGrant)),
+    _Codec(18, LeaseRead, 1, lambda m: (m.context,), _numbers(LeaseRead)),
 )
 
 _WRITERS = {codec.message: (codec.number, codec.write) for codec in _CODECS}

@@ -21,7 +21,7 @@ import msgpack
 
 from raftkv.wire.errors import WireError
 
-PROTOCOL_VERSION = 2  # the newest this release speaks
+PROTOCOL_VERSION = 3  # the newest this release speaks
 OLDEST_VERSION = 1  # and the oldest
 
 MAX_FRAME_BYTES = 64 << 20

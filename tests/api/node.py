@@ -17,13 +17,16 @@ from aiohttp import web
 
 from raftkv.api import Limits, RestServer
 from raftkv.consensus.types import Change, Index, NodeId, SnapshotMeta, Term
+from raftkv.errors import NotReached
 from raftkv.kv.commands import encode_level
 from raftkv.kv.levels import FEATURES, MACHINE_LEVEL
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.store import Store
+from raftkv.kv.watch import Hub
 from raftkv.ports import Backup, PeerView
 from raftkv.server.backup import MachineBackup
+from raftkv.server.queues import Queues
 from raftkv.storage.segment import Owner
 
 T = TypeVar("T")
@@ -73,6 +76,9 @@ class FakeService:
     node_id: NodeId = N1
     leader: NodeId | None = N2
     staleness: float | None = 12.4
+    vouched_age: float | None = None
+    by_lease: list[bool] = field(default_factory=list)  # of each barrier
+    revisions_awaited: list[tuple[int, float]] = field(default_factory=list)  # and for how long at most
     propose_error: BaseException | None = None
     barrier_error: BaseException | None = None
     transfer_error: BaseException | None = None
@@ -86,6 +92,12 @@ class FakeService:
     status_report: dict[str, Any] = field(default_factory=dict)
     peer_views: list[PeerView] = field(default_factory=list)
     seq: int = 0
+    time_ms: int = 0  # the cluster's
+    leads: bool = False
+
+    def __post_init__(self) -> None:
+        self.hub = Hub(self.machine.store, lambda work: asyncio.get_running_loop().call_soon(work))
+        self.queues = Queues(self, self.machine, self.hub)
 
     async def propose(self, command: bytes, timeout_ms: float) -> Any:
         self.timeouts_ms.append(timeout_ms)
@@ -94,9 +106,10 @@ class FakeService:
         self.commands.append(command)
         self.seq += 1
         batch = BatchId("n1", 1, self.seq, self.seq)
-        applied = self.machine.apply(0, self.machine.seal(batch, [command]))
+        applied = self.machine.apply(self.time_ms, self.machine.seal(batch, [command]))
         assert applied is not None
         assert applied.results is not None
+        self.hub.look()
         return applied.results[0]
 
     async def require(self, feature: str, timeout_ms: float) -> None:
@@ -126,10 +139,23 @@ class FakeService:
             raise self.snapshot_error
         return {"index": 7, "term": 2, "time_ms": 5, "bytes": 900}
 
-    async def barrier(self, timeout_ms: float) -> None:
+    async def barrier(self, timeout_ms: float, *, by_lease: bool = False) -> None:
         self.timeouts_ms.append(timeout_ms)
+        self.by_lease.append(by_lease)
         if self.barrier_error is not None:
             raise self.barrier_error
+        self.vouched_age = 0.0
+
+    async def reached(self, revision: int, timeout_ms: float) -> None:
+        self.revisions_awaited.append((revision, timeout_ms))
+        if self.machine.store.revision < revision:
+            raise NotReached(f"not yet at {revision}", retry_after_ms=1000)
+
+    def vouched_age_ms(self) -> float | None:
+        return self.vouched_age
+
+    def cluster_time(self) -> tuple[int, bool]:
+        return self.time_ms, self.leads
 
     def staleness_ms(self) -> float | None:
         return self.staleness
@@ -165,7 +191,7 @@ class RestNode:
         return self.service.machine.store
 
     async def _start(self, limits: Limits) -> int:
-        self._server = RestServer(self.service, self.store, limits)
+        self._server = RestServer(self.service, self.service.machine, limits)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -182,6 +208,10 @@ class RestNode:
         server = self._server
         assert server is not None
         self.wait(lambda: not server.connections)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have ``work`` done on the server's loop."""
+        return self._thread.run(work)
 
     def wait(self, condition: Callable[[], bool]) -> None:
         """Until ``condition``, which is asked on the server's loop, holds."""

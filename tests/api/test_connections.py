@@ -13,7 +13,7 @@ REFUSED = {
     "unknown path": (request_bytes("GET", "/nowhere"), 404),
     "unknown path with a body": (request_bytes("POST", "/nowhere", body=b"v" * 1000), 404),
     "wrong method with a body": (request_bytes("POST", "/v1/kv/a", body=b"v" * 1000), 405),
-    "wrong query with a body": (request_bytes("PUT", "/v1/kv/a?ttl=1s", body=b"v" * 1000), 400),
+    "wrong query with a body": (request_bytes("PUT", "/v1/kv/a?tll=1s", body=b"v" * 1000), 400),
     "empty key with a body": (request_bytes("PUT", "/v1/kv/", body=b"v"), 400),
     "bad condition with a body": (request_bytes("PUT", "/v1/kv/a", [("If-Match", "x")], b"v"), 400),
     "condition failed": (request_bytes("PUT", "/v1/kv/a", [("If-Match", "*")], b"v"), 412),
@@ -82,7 +82,7 @@ def test_leave_to_send_the_body_is_given(client: Connection) -> None:
 
 @pytest.mark.parametrize(
     ("target", "length", "status"),
-    [("/v1/kv/a", len(TOO_LARGE), 413), ("/v1/kv/a?ttl=1s", 5, 400), ("/nowhere", 5, 404)],
+    [("/v1/kv/a", len(TOO_LARGE), 413), ("/v1/kv/a?tll=1s", 5, 400), ("/nowhere", 5, 404)],
 )
 def test_no_leave_for_what_is_refused_anyway(
     client: Connection, target: str, length: int, status: int

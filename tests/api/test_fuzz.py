@@ -19,7 +19,9 @@ PATHS = (
     PATH_TEXT.map("/v1/kv/{}".format)
     | PATH_TEXT.map("/{}".format)
     | st.binary(max_size=70).map(lambda key: f"/v1/kv/{quote(key)}")
-    | st.sampled_from(["/v1/kv", "/v1/kv/", "/v1/kv/k", "/livez", "/readyz"])
+    | st.sampled_from(
+        ["/v1/kv", "/v1/kv/", "/v1/kv/k", "/v1/txn", "/v1/batch", "/v1/compact", "/livez", "/readyz"]
+    )
 )
 NAMES = st.sampled_from(
     [
@@ -32,14 +34,23 @@ NAMES = st.sampled_from(
         "reverse",
         "timeout",
         "consistency",
+        "max_staleness",
+        "min_revision",
         "format",
         "if_revision",
         "if_absent",
+        "ttl",
+        "lease",
+        "revision",
+        "delimiter",
+        "count",
         "x",
     ]
 )
 QUERY_VALUES = (
-    st.sampled_from(["", "1", "true", "0", "stale", "linearizable", "json", "raw", "5s", "a", "Zg", "cg"])
+    st.sampled_from(
+        ["", "1", "true", "0", "stale", "lease", "linearizable", "json", "raw", "5s", "a", "Zg", "cg"]
+    )
     | PATH_TEXT
     | st.binary(max_size=4).map(quote)
 )
@@ -47,7 +58,8 @@ QUERIES = st.lists(st.builds("{}={}".format, NAMES, QUERY_VALUES), max_size=3).m
 TAGS = st.sampled_from(["*", '"1"', 'W/"2"', '"1", "2"', "", '"', ",", "x", '"a,"', '"99999999999999999999"'])
 HEADERS = st.lists(
     st.tuples(st.sampled_from(["If-Match", "If-None-Match"]), TAGS)
-    | st.tuples(st.just("Accept"), st.sampled_from(["application/json", "*/*", ""]))
+    | st.tuples(st.just("Accept"), st.sampled_from(["application/json", "application/msgpack", "*/*", ""]))
+    | st.tuples(st.just("Idempotency-Key"), st.sampled_from(["", "a", "b" * 300]))
     | st.tuples(
         st.just("Content-Type"),
         st.text(st.characters(exclude_characters="\r\n\0", codec="utf-8"), max_size=8),

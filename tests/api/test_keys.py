@@ -159,6 +159,7 @@ def test_the_envelope(client: Connection, target: str, accept: str | None) -> No
         "create_revision": 1,
         "mod_revision": 1,
         "version": 1,
+        "lease": None,
         "content_type": "text/plain",
     }
 
@@ -183,12 +184,14 @@ def test_what_is_not_text_is_base64(client: Connection) -> None:
 # -- keys ------------------------------------------------------------------------------------------------
 
 
-def test_a_key_is_any_bytes(node: RestNode, client: Connection) -> None:
-    for byte in range(256):
+def test_a_key_is_any_bytes_but_for_a_nul_at_its_beginning(node: RestNode, client: Connection) -> None:
+    assert client.request("PUT", "/v1/kv/%00", body=b"").status == 400
+    for byte in range(1, 256):
         key = bytes([byte])
         assert client.request("PUT", f"/v1/kv/{quote(key)}", body=key).status == 201
         assert client.request("GET", f"/v1/kv/%{byte:02x}").body == key
-    assert [key for key, _ in node.store.page(b"", None, 1000).items] == [bytes([b]) for b in range(256)]
+    assert [key for key, _ in node.store.page(b"", None, 1000).items] == [bytes([b]) for b in range(1, 256)]
+    assert client.request("PUT", "/v1/kv/a%00", body=b"").status == 201
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_a_key_is_any_bytes(node: RestNode, client: Connection) -> None:
         ("~-_.!$&'()*", b"~-_.!$&'()*"),
         ("%C3%A9", "é".encode()),
         ("%3Fa%23b", b"?a#b"),
-        ("%00%0d%0a", b"\0\r\n"),
+        ("%01%0d%0a", b"\1\r\n"),
         ('[]{}|^`"<>', b'[]{}|^`"<>'),
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.api.client import Connection, quote
 from tests.api.node import LoopThread, RestNode
 
-KEYS = st.binary(min_size=1, max_size=3).map(lambda key: bytes(b"\x00a+\xff"[byte % 4] for byte in key))
+KEYS = st.binary(min_size=1, max_size=3).map(lambda key: bytes(b"\x01a+\xff"[byte % 4] for byte in key))
 BOUNDS = st.none() | st.just(b"") | KEYS
 
 
@@ -95,7 +95,7 @@ def test_a_page(client: Connection) -> None:
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["raftkv-revision"] == "2"
     assert reply.headers["raftkv-consistency"] == "linearizable"
-    meta = {"create_revision": 1, "mod_revision": 1, "version": 1}
+    meta = {"create_revision": 1, "mod_revision": 1, "version": 1, "lease": None}
     assert reply.json == {
         "items": [
             {"key": "a", "value": "1", **meta, "content_type": "text/plain"},
@@ -105,6 +105,7 @@ def test_a_page(client: Connection) -> None:
                 "create_revision": 2,
                 "mod_revision": 2,
                 "version": 1,
+                "lease": None,
                 "content_type": None,
             },
         ],
@@ -174,6 +175,11 @@ def test_a_plus_is_a_space_in_a_query_as_curl_sends_it(node: RestNode, client: C
         "keys_only=TRUE",
         "prefix=a&start=b",
         "prefix=a&end=b",
+        "prefix=%00",
+        "revision=0",
+        "revision=x",
+        "revision=99&revision=98",
+        "count=2",
         "cursor=",
         "cursor=x",
         "cursor=%FF",

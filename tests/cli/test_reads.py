@@ -34,6 +34,19 @@ def test_put_from_a_pipe_and_get_are_exact(value: bytes) -> None:
         assert "consistency=stale" in node.asked[-1]
 
 
+def test_how_fresh_an_answer_must_be_is_passed_on() -> None:
+    options = ("--consistency", "stale", "--max-staleness", "500ms", "--min-revision", "7")
+    with running(Stub(values={b"k": (b"v", 1, 1)})) as (node,):
+        for command in (("get", "k"), ("get", "k", "--output", "json"), ("list",)):
+            assert run(*command, *options, endpoints=node.url).exit_code == 0
+            for part in ("consistency=stale", "max_staleness=500ms", "min_revision=7"):
+                assert part in node.asked[-1]
+        assert run("get", "k", "--consistency", "lease", endpoints=node.url).exit_code == 0
+        assert "consistency=lease" in node.asked[-1]
+        refused = run("get", "k", "--max-staleness", "1s", endpoints=node.url)
+        assert (refused.exit_code, "--consistency stale" in refused.output) == (2, True)
+
+
 @pytest.mark.parametrize(
     "fail", [CUT, HALF, GARBAGE, NO_LEADER, (502, b"?"), problem(504, "timeout", "late", "unknown")], ids=str
 )

@@ -157,10 +157,14 @@ def make_wires(nodes: Sequence[Node]) -> list[Wire]:
 
 
 @asynccontextmanager
-async def wired(directory: Path, size: int = 3) -> AsyncIterator[tuple[Cluster, Network]]:
+async def wired(
+    directory: Path, size: int = 3, options: Sequence[str] = ()
+) -> AsyncIterator[tuple[Cluster, Network]]:
     """A started cluster whose nodes reach each other through wires only."""
     # With a name, the cluster's identity doesn't come from the addresses, which differ from node to node.
-    async with running(directory, size, options=("--cluster-name", "wired"), start=False) as cluster:
+    async with running(
+        directory, size, options=("--cluster-name", "wired", *options), start=False
+    ) as cluster:
         wires = make_wires(cluster.nodes)
         try:
             for wire in wires:

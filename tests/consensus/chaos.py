@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 from raftkv.consensus.roles import Leader
-from raftkv.consensus.types import Limits, Write
+from raftkv.consensus.types import Limits, Timing, Write
 from tests.consensus.harness import Cluster, Link, Server
 
 SIZES = (1, 3, 3, 3, 5, 5, 7)
@@ -26,7 +26,7 @@ SMALL = Limits(  # so that windows, batches and refusals happen in short runs
 class Chaos:
     """One run. ``mood`` weights the actions; each run draws its own: some are calm, others wild."""
 
-    def __init__(self, seed: int, steps: int = 300) -> None:
+    def __init__(self, seed: int, steps: int = 300, timing: Timing = Timing()) -> None:
         self.random = random.Random(seed)
         self.steps = steps
         size = self.random.choice(SIZES)
@@ -35,6 +35,7 @@ class Chaos:
         self.cluster = Cluster(
             self.names,
             uniform=lambda name: self.random.uniform,
+            timing=timing,
             limits=limits,
             exact_clocks=self.random.random() < 0.5,
         )
@@ -113,8 +114,8 @@ class Chaos:
     def wait_for_the_next_timer(self) -> None:
         living = self.cluster.living
         if living:
-            server = min(living, key=lambda each: self.cluster.node(each.node_id).due_ms)
-            self.cluster.now_ms = max(self.cluster.now_ms, self.cluster.node(server.node_id).due_ms)
+            server = min(living, key=lambda each: self.cluster.due_ms(each.node_id))
+            self.cluster.now_ms = max(self.cluster.now_ms, self.cluster.due_ms(server.node_id))
             self.cluster.tick(server.node_id)
 
     def complete_write(self) -> None:

@@ -15,6 +15,7 @@ from raftkv.consensus.types import (
     NodeId,
     Promote,
     Remove,
+    Timing,
     Verdict,
 )
 from tests.consensus.chaos import HEALED_WITHIN_MS, Chaos
@@ -26,8 +27,8 @@ UNDISTURBED_MS = 2_000.0  # virtual: several election timeouts
 
 
 class MembersChaos(Chaos):
-    def __init__(self, seed: int, steps: int = 300) -> None:
-        super().__init__(seed, steps)
+    def __init__(self, seed: int, steps: int = 300, timing: Timing = Timing()) -> None:
+        super().__init__(seed, steps, timing)
         pick = self.random.choice
         self.mood += [(self.join, pick([0.5, 2])), (self.change, pick([4, 15, 30]))]
         observed = self.cluster.observe

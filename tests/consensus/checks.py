@@ -41,6 +41,7 @@ class Checks:
         self.votes: dict[tuple[Term, NodeId], NodeId] = {}  # every vote that was ever heard of
         self.read_floors: dict[int, int] = {}  # what was committed anywhere when each read was asked
         self.granted: set[int] = set()
+        self.leases = 0  # how often somebody was seen to have one
         self._in_force: dict[NodeId, Membership] = {}  # at the end of each node's last turn
         self._commits: dict[NodeId, Index] = {}  # in this life of each node
         self._tails: dict[NodeId, tuple[int, int]] = {}  # (last index, last term) at the last look
@@ -91,6 +92,20 @@ class Checks:
         if grew:
             everything = node.log.slice(Index(node.log.boundary.index + 1), 1 << 62)
             check_one_at_a_time(node.node_id, everything, len(self.committed))
+
+    def leases_hold(self, nodes: Collection[Node], left_ms: Mapping[NodeId, float]) -> None:
+        """Nobody has a lease while a later term has a leader; ``left_ms``: of each node's own, by its clock
+        as it is now.
+        """
+        last = max(node.current_term for node in nodes if isinstance(node.role, Leader))
+        for node in nodes:
+            if left_ms[node.node_id] > 0:
+                self.leases += 1
+                if node.current_term < last:
+                    raise InvariantBroken(
+                        f"lease: {node.node_id} has one of term {node.current_term} for another "
+                        f"{left_ms[node.node_id]} ms, and term {last} has a leader"
+                    )
 
     def _commit_moved(self, node: Node, disks: Disks) -> None:
         known, after = self._commits.get(node.node_id, Index(0)), node.commit_index

@@ -10,14 +10,11 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from raftkv.consensus import Envelope, Log, Node, Ready
 from raftkv.consensus.messages import InstallSnapshot
-from raftkv.consensus.ready import ChangeReply, ReadGrant
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import (
-    NOBODY,
     Change,
     Entry,
     EntryKind,
@@ -35,31 +32,11 @@ from raftkv.consensus.types import (
 from tests.consensus.checks import Checks
 from tests.consensus.disk import Disk, boundary_of, entries, entry
 from tests.consensus.members import membership_in
+from tests.consensus.servers import Server, Stream
 
 __all__ = ["Cluster", "Disk", "Link", "Server", "Stream", "entries", "entry"]
 
 Link = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A snapshot on its way."""
-
-    envelope: Envelope  # what the receiver hears when it has all of it
-    covered: list[Entry]
-
-
-@dataclass
-class Server:
-    """One server: its disk survives a crash, its node and what it applied don't."""
-
-    node_id: NodeId
-    disk: Disk
-    node: Node | None = None
-    applied: list[Entry] = field(default_factory=list)
-    grants: list[ReadGrant] = field(default_factory=list)
-    membership: Membership = NOBODY  # what its snapshot says, or that it was founded with
-    replies: list[ChangeReply] = field(default_factory=list)  # to changes of members
 
 
 Observer = Callable[[Server, Ready], None]
@@ -89,6 +66,7 @@ class Cluster:
         self.uniform = uniform or (lambda name: chance)
         self.exact_clocks = exact_clocks
         self.now_ms = 0.0
+        self.rates: dict[str, float] = {}  # of the clocks that don't run at 1
         self.links: dict[Link, deque[Envelope]] = {}
         self.streams: list[Stream] = []
         self.cuts: set[Link] = set()
@@ -118,6 +96,15 @@ class Cluster:
         node = self.servers[name].node
         assert node is not None, f"{name} is down"
         return node
+
+    def clock_ms(self, name: str) -> float:
+        return self.now_ms * self.rates.get(name, 1.0)
+
+    def due_ms(self, name: str) -> float:
+        """When ``name`` is due, in the cluster's time."""
+        rate = self.rates.get(name, 1.0)
+        due_ms = self.node(name).due_ms
+        return due_ms if rate == 1.0 else due_ms / rate + 1e-6  # NB: not a rounding error too early
 
     @property
     def living(self) -> list[Server]:
@@ -178,6 +165,9 @@ class Cluster:
         assert server.node is not None
         nodes = [each.node for each in self.living if each.node]
         self.checks.turn_ended(server.node, nodes, self._durable())
+        if isinstance(server.node.role, Leader):
+            leases = {each.node_id: each.lease_until_ms - self.clock_ms(each.node_id) for each in nodes}
+            self.checks.leases_hold(nodes, leases)
 
     def _durable(self) -> dict[NodeId, list[Entry]]:
         return {server.node_id: server.disk.entries for server in self.servers.values()}
@@ -261,7 +251,7 @@ class Cluster:
         server = self.servers[envelope.receiver]
         if server.node is not None and (envelope.sender, envelope.receiver) not in self.cuts:
             if self.exact_clocks:
-                server.node.clock(self.now_ms)
+                server.node.clock(self.clock_ms(server.node_id))
             server.node.step(envelope)
             self.turn(server)
 
@@ -284,7 +274,7 @@ class Cluster:
     def tick(self, name: str) -> None:
         server = self.servers[name]
         assert server.node is not None
-        server.node.tick(self.now_ms)
+        server.node.tick(self.clock_ms(name))
         self.turn(server)
 
     def advance(self, ms: float) -> None:
@@ -295,7 +285,7 @@ class Cluster:
 
     def campaign(self, name: str) -> None:
         """Time passes until this node's election timeout, and only this node looks at the clock."""
-        self.now_ms = max(self.now_ms, self.node(name).due_ms)
+        self.now_ms = max(self.now_ms, self.due_ms(name))
         self.tick(name)
 
     def crash(self, name: str, written: int = 0) -> None:
@@ -317,7 +307,7 @@ class Cluster:
             server.node_id,
             server.membership,
             uniform=self.uniform(name),
-            now_ms=self.now_ms,
+            now_ms=self.clock_ms(name),
             hard_state=server.disk.hard_state,
             log=Log(server.disk.entries[server.disk.boundary.index :], server.disk.boundary),
             timing=self.timing,
@@ -331,9 +321,11 @@ class Cluster:
         self.turn(self.servers[name])
         return taken
 
-    def read(self, name: str, read_id: int) -> bool:
+    def read(self, name: str, read_id: int, *, by_lease: bool = False) -> bool:
         self.checks.read_asked(read_id)
-        taken = self.node(name).read(read_id)
+        if by_lease:
+            self.node(name).clock(self.clock_ms(name))
+        taken = self.node(name).read(read_id, by_lease=by_lease)
         self.turn(self.servers[name])
         return taken
 
@@ -370,7 +362,7 @@ class Cluster:
         """Let ``ms`` pass with a working network; stop as soon as ``until`` holds, and say whether."""
         end = self.now_ms + ms
         while not until():
-            due = min((server.node.due_ms for server in self.living if server.node), default=end)
+            due = min((self.due_ms(server.node_id) for server in self.living), default=end)
             busy = any(queue and link not in self.cuts for link, queue in self.links.items())
             at = max(self.now_ms, min(due, self.now_ms + latency_ms if busy else due))
             if at > end:

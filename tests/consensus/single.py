@@ -23,6 +23,7 @@ from raftkv.consensus.types import (
     Membership,
     NodeId,
     Term,
+    Timing,
 )
 from tests.consensus.harness import entries
 
@@ -43,6 +44,7 @@ class Single:
         vote: str | None = None,
         log: Sequence[int] = (),
         limits: Limits = Limits(),
+        timing: Timing = Timing(),
         instant_disk: bool = True,
     ) -> None:
         self.names = [f"n{i}" for i in range(1, size + 1)]
@@ -57,6 +59,7 @@ class Single:
             now_ms=0.0,
             hard_state=HardState(Term(max([term, *log])), NodeId(vote) if vote else None),
             log=Log(entries(*log)),
+            timing=timing,
             limits=limits,
         )
         self.now_ms = 0.0

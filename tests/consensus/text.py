@@ -16,6 +16,8 @@ from raftkv.consensus.messages import (
     Heartbeat,
     HeartbeatReply,
     InstallSnapshot,
+    LeaseGrant,
+    LeaseRead,
     Message,
     PreVote,
     PreVoteReply,
@@ -73,6 +75,10 @@ def message_text(message: Message) -> str:
             return f"{name} round={message.round} commit={message.leader_commit} match={message.match_index}"
         case HeartbeatReply():
             return f"{name} round={message.round}"
+        case LeaseGrant():
+            return f"{name} round={message.round} for={message.lease_ms}"
+        case LeaseRead():
+            return f"{name} {message.context}"
         case ReadIndex():
             return f"{name} {message.context}"
         case ReadIndexReply():

@@ -142,6 +142,8 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     m.AppendEntriesRefusal: st.builds(m.AppendEntriesRefusal, numbers, numbers, numbers),
     m.Heartbeat: st.builds(m.Heartbeat, numbers, near | near | numbers, numbers),
     m.HeartbeatReply: st.builds(m.HeartbeatReply, numbers),
+    m.LeaseGrant: st.builds(m.LeaseGrant, numbers, numbers),
+    m.LeaseRead: st.builds(m.LeaseRead, numbers),
     m.ReadIndex: st.builds(m.ReadIndex, numbers),
     m.ReadIndexReply: st.builds(m.ReadIndexReply, READ_IDS, numbers),
     m.Propose: st.builds(m.Propose, st.lists(blobs, max_size=4).map(tuple)),
@@ -236,7 +238,7 @@ def test_anything_a_peer_may_say(prepare: Callable[[Player], None] | None, data:
         "handovers": 0,
         "changes": 0,
     }
-    assert player.replica._granted == []
+    assert player.replica._reading.granted == []
 
 
 # -- what was found --------------------------------------------------------------------------------------
@@ -269,4 +271,4 @@ def test_grants_of_what_never_comes_are_forgotten_with_those_who_waited() -> Non
         player.hear(m.ReadIndexReply((5 << 32) + 1000, Index(MAX_NUMBER)))
         player.wait(51)
     assert len(player.answers) == 30
-    assert player.replica._granted == []
+    assert player.replica._reading.granted == []

@@ -18,7 +18,8 @@ Everything is deterministic: time stands still unless told to move; n1's electio
 ``isolate n1`` ``heal``               cut n1 from all; undo all cuts
 ``slow n1`` ``fast n1``               writes wait for ``write``; they complete at once (the default)
 ``write n1 [N]``                      the oldest N (1) writes of n1's disk complete
-``propose n1 a b`` ``read n1 7``      a client's batches; a client's read
+``propose n1 a b`` ``read n1 7``      a client's batches; a client's read; ``read n1 7 lease``: by lease
+``clock n1 90``                       n1 starts anew with a clock that runs at 90 %
 ``transfer n1 [n2]``                  n1's client wishes that n2 lead, or whoever is fittest
 ``lost n1 n2``                        n1 is told that its link to n2 broke
 ``join n4``                           start n4, which knows nobody, to be made a member
@@ -235,8 +236,12 @@ class Player:
         if not self.cluster.propose(name, *(batch.encode() for batch in batches)):
             self._lines.append("refused")
 
-    def _do_read(self, name: str, read_id: str) -> None:
-        if not self.cluster.read(name, int(read_id)):
+    def _do_clock(self, name: str, percent: str) -> None:
+        self.cluster.rates[name] = int(percent) / 100
+        self.cluster.restart(name)
+
+    def _do_read(self, name: str, read_id: str, *words: str) -> None:
+        if not self.cluster.read(name, int(read_id), by_lease="lease" in words):
             self._lines.append("refused")
 
     def _do_transfer(self, name: str, target: str = "") -> None:

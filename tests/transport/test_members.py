@@ -320,4 +320,4 @@ async def test_peers_of_this_release_speak_its_newest_version() -> None:
     one, two = Node("n1", {"n2": NOWHERE}), Node("n2", {"n1": NOWHERE})
     async with running(one, two):
         await until(lambda: one.connected() and two.connected())
-        assert one.network._links[N2].queue.version == 2
+        assert one.network._links[N2].queue.version == 3

@@ -97,6 +97,8 @@ messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.AppendEntriesRefusal, numbers, numbers, numbers),
     st.builds(m.Heartbeat, numbers, numbers, numbers),
     st.builds(m.HeartbeatReply, numbers),
+    st.builds(m.LeaseGrant, numbers, numbers),
+    st.builds(m.LeaseRead, numbers),
     st.builds(m.ReadIndex, numbers),
     st.builds(m.ReadIndexReply, numbers, numbers),
     st.builds(m.Propose, st.lists(blobs, max_size=4).map(tuple)),

@@ -73,6 +73,8 @@ GOLDEN: dict[type, tuple[Any, str]] = {
         m.ChangeMembersReply(5, Verdict.REFUSED, Index(0), "no"),
         "920199 00 a26e31 a26e32 07 10 05 03 00 a26e6f",
     ),
+    m.LeaseGrant: (m.LeaseGrant(9, 300), "920197 00 a26e31 a26e32 07 11 09 cd012c"),
+    m.LeaseRead: (m.LeaseRead(2**40), "920196 00 a26e31 a26e32 07 12 cf0000010000000000"),
 }
 
 

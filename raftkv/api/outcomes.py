@@ -1,0 +1,68 @@
+"""What became of the operations of a transaction or batch, as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raftkv.api.envelope import envelope
+from raftkv.api.form import Fields, bytes_of
+from raftkv.api.operations import named
+from raftkv.api.writes import refusal
+from raftkv.kv.results import (
+    DeleteResult,
+    GetResult,
+    IncrementResult,
+    Malformed,
+    PutResult,
+    RangeResult,
+    Refused,
+    Rejected,
+    TxnResult,
+)
+
+
+def txn_outcome(document: Mapping[str, Any], result: TxnResult, fields: Fields) -> dict[str, Any]:
+    """``document``: the transaction as it was asked for, which has been encoded before."""
+    branch = document.get("then" if result.succeeded else "else", [])
+    return {"succeeded": result.succeeded, "results": outcomes(branch, result.results, fields)}
+
+
+def outcomes(
+    documents: Sequence[Mapping[str, Any]], results: Sequence[Any], fields: Fields
+) -> list[dict[str, Any]]:
+    """One for each operation of ``documents``."""
+    pairs = zip(documents, results, strict=True)
+    return [_outcome(*named(document), result, fields) for document, result in pairs]
+
+
+def _outcome(name: str, asked: Mapping[str, Any], result: Any, fields: Fields) -> dict[str, Any]:
+    """``{"put": {...}}`` and the like, or ``{"error": {"code", "detail"}}``."""
+    match result:
+        case PutResult():
+            told: dict[str, Any] = {
+                "revision": result.revision,
+                "version": result.version,
+                "created": result.created,
+            }
+            return {name: told | {"lease": result.lease} if result.lease else told}
+        case GetResult():
+            key = bytes_of(asked, "key") or b""
+            return {name: {"item": None if result.item is None else envelope(key, result.item, fields)}}
+        case RangeResult():
+            if asked.get("keys_only"):
+                items = [fields("key", key) for key, _ in result.items]
+            else:
+                items = [envelope(key, item, fields) for key, item in result.items]
+            return {name: {"items": items, "more": result.more}}
+        case DeleteResult():
+            return {name: {"deleted": result.deleted}}
+        case IncrementResult():
+            return {name: {"value": result.value, "version": result.version}}
+        case TxnResult():
+            return {name: txn_outcome(asked, result, fields)}
+        case Refused() | Malformed() | Rejected():
+            error = refusal(result)
+            return {"error": {"code": error.code, "detail": error.detail}}
+        case _:
+            raise TypeError(f"not the result of an operation: {result!r}")
