@@ -45,6 +45,17 @@ TRIED = (
     "log forgotten beyond the snapshot",
     "an earlier snapshot installed",
     "installed boundary not written",
+    "history left out of snapshots",
+    "checksum begins anew with a snapshot",
+    "cluster time runs ahead of all clocks",
+    "time before it led counts",
+    "nobody lets time pass",
+    "what is undone stays",
+    "leases of what is undone stay",
+    "a token is applied each time",
+    "a resumed watch tells of a revision again",
+    "a resumed watch leaves one revision out",
+    "the past lacks what was deleted",
 )
 
 
