@@ -49,6 +49,7 @@ class History:
     def __init__(self, compacted: int, checksum: int = 0) -> None:
         self.compacted = compacted
         self.checksum = checksum
+        self.mark: tuple[int, int] | None = None  # (revision, checksum) where the last block ended
         self.time_ms = 0  # the cluster time now
         # NB: one entry a block; a revision's changes are all in one. The first one's are never looked at.
         self._blocks: list[list[Change]] = [[]]
@@ -89,6 +90,7 @@ class History:
             self.checksum = crc32(new, crc32(key, self.checksum))
 
     def _next_block(self, revision: int) -> None:
+        self.mark = self._last[-1][0], self.checksum
         self._sizes[-1] = BLOCK_BYTES - self._room
         self._bytes += self._sizes[-1]
         self._len += len(self._last)
@@ -222,6 +224,7 @@ class History:
         self.time_ms = begun_ms
         if self._last:
             self._next_block(revision)
+            self.mark = None  # what the checksum was there isn't known
 
 
 def _size_of(change: Change) -> int:

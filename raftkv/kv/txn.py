@@ -212,7 +212,8 @@ class Txn:
     def _check_condition(self, key: bytes, condition: Any) -> None:
         if condition is not None:
             row = self._row(key)
-            refused = check_condition(condition, 0 if row is None else mod_revision_of(row), self.revision)
+            current = 0 if row is None else mod_revision_of(row)
+            refused = check_condition(condition, current, self._store.revision)  # nothing of this will be
             if refused is not None:
                 raise Undone(refused)
 

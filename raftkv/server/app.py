@@ -23,6 +23,7 @@ from raftkv.errors import RaftkvError, StartError, TimedOut
 from raftkv.kv.watch import Hub
 from raftkv.replica import Replica
 from raftkv.server import start
+from raftkv.server.comparing import Comparing
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
@@ -136,6 +137,7 @@ class NodeProcess:
             sender=self._sender,
             receiver=self._receiver,
             housekeeping=self._housekeeping,
+            comparing=Comparing(replica=self._replica, machine=self._machine, on_diverged=self._on_fatal),
             hub=self._hub,
             revisions=self._revisions,
         )
@@ -232,6 +234,7 @@ class NodeProcess:
             try:
                 self._network.publish(self._service.summary())
                 self._members.look()
+                self._service.comparing.look(self._network.views())
             except Exception:  # a report that can't be made must not end all later ones
                 logger.exception("no status report")
             await asyncio.sleep(_PUBLISH_S)

@@ -16,6 +16,7 @@ from raftkv.kv.watch import Hub
 from raftkv.ports import PeerView
 from raftkv.replica import Replica
 from raftkv.server.backup import MachineBackup, backup_of
+from raftkv.server.comparing import Comparing
 from raftkv.server.driver import Driver
 from raftkv.server.housekeeping import Housekeeping
 from raftkv.server.levels import common_level, outdated, own_report
@@ -50,6 +51,7 @@ class NodeService:
         sender: SnapshotSender,
         receiver: SnapshotReceiver,
         housekeeping: Housekeeping,
+        comparing: Comparing,
         hub: Hub,
         revisions: RevisionWaiters,
     ) -> None:
@@ -64,6 +66,7 @@ class NodeService:
         self._snapshots = snapshots
         self._sender = sender
         self._receiver = receiver
+        self.comparing = comparing
         self.hub = hub
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
@@ -129,9 +132,8 @@ class NodeService:
             "commit_index": node.commit_index,
             "last_applied": self._replica.last_applied,
             "last_index": node.log.last_index,
-            "revision": self._machine.store.revision,
             "level": self._machine.level,
-            "checksum": self._machine.checksum,
+            **self.comparing.report(),
             **own_report(),
         }
 
@@ -141,6 +143,7 @@ class NodeService:
         staleness_ms = self.staleness_ms()
         status = {
             **self.summary(),
+            "alarm": self.comparing.alarm,
             "cluster_id": self._charter.owner.cluster_id,
             "url": self._config.client_url,
             "peer_address": node.membership.address(self.node_id) or self._config.peer_address,

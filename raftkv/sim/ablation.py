@@ -27,7 +27,7 @@ from raftkv.consensus.types import Entry, Index, Mark, NodeId, Write
 from raftkv.errors import Outcome
 from raftkv.kv.session import BatchId, Sessions
 from raftkv.replica import Replica
-from raftkv.sim import broken_handover, broken_leases, broken_members, broken_snapshots
+from raftkv.sim import broken_handover, broken_leases, broken_machine, broken_members, broken_snapshots
 from raftkv.sim.files import SimFile, SimFiles
 from raftkv.sim.run import Report, play
 from raftkv.sim.server import SimServer
@@ -361,4 +361,5 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("pieces of two snapshots mixed", (broken_snapshots.pieces_of_two(),)),
     *(Ablation(name, (broken_members.ALL[name],)) for name in broken_members.NOTICED),
     *(Ablation(name, (broken_leases.ALL[name],)) for name in broken_leases.NOTICED),
+    *(Ablation(name, patches) for name, patches in broken_machine.ALL.items()),
 )

@@ -17,6 +17,7 @@ from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_p
 from raftkv.kv.results import DeleteResult, Malformed, PutResult, Refused
 from raftkv.sim.plan import Plan
 from raftkv.sim.reference import Reference
+from raftkv.sim.requests import Request, Requests
 from raftkv.sim.server import TURN_MS, SimServer
 from raftkv.sim.world import World
 from raftkv.waiting import Answer
@@ -38,8 +39,11 @@ class Operation:
     due_ms: float  # by the server's own clock
     by_lease: bool  # a read for which the leader's lease will do
     outcome: str = ""  # "ok", "not_applied" or "unknown"; "" while it waits
+    request: Request | None = None  # of level 2
 
     def __str__(self) -> str:
+        if self.request is not None:
+            return f"c{self.client} #{self.number} {self.request.name}"
         kind = (
             "get"
             if self.is_read and not self.by_lease
@@ -67,6 +71,7 @@ class Clients:
         self._told: list[tuple[float, int]] = [(float("-inf"), 0)]  # (when, the highest until then)
         self._not_applied: list[Operation] = []
         self._known: dict[bytes, int] = {}  # the last mod_revision anyone was told of each key
+        self._requests = Requests(world, plan, plan.features, reference) if plan.features else None
         self._stopped = False
 
     def start(self) -> None:
@@ -99,7 +104,7 @@ class Clients:
         if is_read is None:
             is_read = random.random() < plan.reads
         key = b"k%d" % random.randrange(plan.keys)
-        by_lease = is_read and random.random() < plan.lease_reads
+        by_lease = is_read and plan.lease_reads > 0 and random.random() < plan.lease_reads
         self.operations += 1
         operation = Operation(
             self.operations, client, key, None, is_read, self._acknowledged, server, server.life,
@@ -145,6 +150,10 @@ class Clients:
 
     def _write(self, operation: Operation) -> bytes:
         random, key = self._world.random, operation.key
+        if self._requests and operation.server.machine.level > 1 and self._requests.wants():
+            request = operation.request = self._requests.draw(operation.floor, self._known)
+            operation.value = request.value
+            return request.command
         condition = None
         if random.random() < self._plan.conditions:
             kind = random.choice(list(ConditionKind))
@@ -184,6 +193,8 @@ class Clients:
         self.outcomes[outcome] += 1
         if outcome == "not_applied" and operation.value is not None:
             self._not_applied.append(operation)
+        if self._requests and operation.request is not None:
+            self._requests.ended(operation.request, outcome)
         self._world.note(f"{operation} {outcome}")
         self._think(operation.client)
 
@@ -201,17 +212,18 @@ class Clients:
             case None if operation.is_read:
                 self._judge_read(operation, server)
                 return "ok"
+            case _ if self._requests and operation.request is not None:
+                revision = self._requests.judge(operation.request, result)
             case PutResult(revision=revision):
                 if revision <= floor:
                     raise InvariantBroken(f"real time: {floor} was acknowledged before it began")
-                if reference.changes[revision - 1] != (operation.key, operation.value):
-                    raise InvariantBroken(f"revision {revision} is {reference.changes[revision - 1]!r}")
+                self._check_changed(operation, revision)
                 self._known[operation.key] = revision
             case DeleteResult(deleted=deleted, revision=revision):
                 if revision < floor + deleted:
                     raise InvariantBroken(f"real time: {floor} was acknowledged before it began")
-                if deleted and reference.changes[revision - 1] != (operation.key, None):
-                    raise InvariantBroken(f"revision {revision} is {reference.changes[revision - 1]!r}")
+                if deleted:
+                    self._check_changed(operation, revision)
             case Refused(mod_revision=modified, revision=revision):
                 self._world.probes["condition refused"] += 1
                 if revision < floor or reference.at(operation.key, revision)[0] != modified:
@@ -221,6 +233,11 @@ class Clients:
                 raise InvariantBroken("no result of this operation")
         self._acknowledge(revision)
         return "ok"
+
+    def _check_changed(self, operation: Operation, revision: int) -> None:
+        changed = self._reference.changed(revision)
+        if changed != {operation.key: operation.value}:
+            raise InvariantBroken(f"revision {revision} is {changed!r}")
 
     def _judge_read(self, operation: Operation, server: SimServer) -> None:
         store = server.machine.store
@@ -236,6 +253,8 @@ class Clients:
             raise InvariantBroken(f"reads {found!r}, the replay says {expected!r}")
         self._acknowledge(store.revision)
         self._known[operation.key] = found[0]
+        if self._requests:
+            self._requests.read_past(server.machine)
         if operation.by_lease and server.leads and self._plan.size > 1:
             # In the turn that it came with: no round of heartbeats is as quick.
             if self._world.now_ms - operation.began_ms < 2 * TURN_MS:

@@ -68,6 +68,18 @@ class SnapshotPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class FeaturesPlan:
+    """What a machine of level 2 is put to."""
+
+    rise_ms: float  # when the level may rise
+    share: float  # of the writes are no plain puts and deletes
+    ttl_ms: tuple[int, ...]  # of leases
+    keep: int  # changes of the history, about
+    look_ms: float  # how often the leader looks what there is to be done
+    watch_ms: float  # a watcher's mean pause
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     size: int
     timing: Timing
@@ -90,6 +102,7 @@ class Plan:
     conditions: float  # share of writes
     value_bytes: int  # at most
     spares: int = 0  # servers that founded nothing; members change only where there are some
+    features: FeaturesPlan | None = None  # None: the machine stays at level 1
 
     @property
     def names(self) -> tuple[NodeId, ...]:

@@ -67,6 +67,16 @@ PROBES = (
     "members changed",
     "change of members answered",
     "change of members refused",
+    "lease ended",
+    "past read",
+    "past compacted",
+    "watch resumed elsewhere",
+    "watch compacted",
+    "token repeated",
+    "token of another request refused",
+    "rejected: no_such_lease",
+    "rejected: lease_exists",
+    "rejected: not_a_number",
 )
 
 

@@ -18,10 +18,12 @@ from raftkv.consensus.quorum import majority
 from raftkv.consensus.roles import Leader
 from raftkv.consensus.types import Entry, Membership, NodeId
 from raftkv.errors import RaftkvError
+from raftkv.kv.levels import MACHINE_LEVEL
 from raftkv.sim.checks import Checks
 from raftkv.sim.clients import Clients
 from raftkv.sim.disk import Durable
 from raftkv.sim.faults import Faults
+from raftkv.sim.features import HouseTicket, with_features
 from raftkv.sim.files import Tear
 from raftkv.sim.joining import MembersTicket, membership_after, with_spares
 from raftkv.sim.leaving import Handover
@@ -30,6 +32,7 @@ from raftkv.sim.plan import Plan, draw
 from raftkv.sim.reference import Reference
 from raftkv.sim.schedule import draw_schedule
 from raftkv.sim.server import SimServer, Surroundings
+from raftkv.sim.watcher import Watcher
 from raftkv.sim.world import World
 from raftkv.waiting import Answer
 
@@ -66,7 +69,8 @@ class Run:
     def __init__(self, seed: int, only: frozenset[int] | None = None) -> None:
         self.seed = seed
         self.world = World(seed)
-        self.plan: Plan = with_spares(draw(self.world.random), Random(f"members of {seed}"))
+        plan = with_spares(draw(self.world.random), Random(f"members of {seed}"))
+        self.plan: Plan = with_features(plan, Random(f"machine of {seed}"))
         strikes = draw_schedule(self.world.random, self.plan.faults, self.plan.duration_ms)
         self.schedule = [strike for strike in strikes if only is None or strike.number in only]
         names = self.plan.names
@@ -83,6 +87,9 @@ class Run:
         around.servers = self.servers
         self.clients.servers = list(self.servers.values())
         self.faults = Faults(self.world, self.plan, self.network, self.clients.servers)
+        self.watcher: Watcher | None = None
+        if self.plan.features is not None:
+            self.watcher = Watcher(self.world, self.plan.features, self.reference, self.clients.servers)
         around.on_stage = self.faults.in_snapshot
         self.checks.on_election, self.checks.on_commit = self.faults.elected, self.faults.committed
 
@@ -102,7 +109,7 @@ class Run:
         elif isinstance(ticket, MembersTicket):
             told = "refused" if isinstance(result, RaftkvError) else "answered"
             self.world.probes[f"change of members {told}"] += 1
-        else:
+        elif not isinstance(ticket, HouseTicket):
             self.clients.answered(server, answer)
 
     def _ended(self, server: SimServer) -> None:
@@ -117,6 +124,8 @@ class Run:
         for server in self.servers.values():
             server.start()
         self.clients.start()
+        if self.watcher is not None:
+            self.watcher.start()
         self.faults.start(self.schedule)
         while self.world.now_ms < self.plan.duration_ms and self.world.events < MAX_FAULTY_EVENTS:
             self.world.run(self.world.now_ms + LOOK_EVERY_MS)
@@ -161,6 +170,9 @@ class Run:
         self._until(within_ms, lambda: self._has_converged(core), core)
         self._serve(core)
         self._until(within_ms, lambda: self._has_converged(core), core)
+        if self.plan.features is not None:
+            within_ms += max(self.plan.features.ttl_ms)
+            self._until(within_ms, lambda: self._has_settled(core), core)
         self.clients.check_not_applied()
 
     @property
@@ -247,6 +259,15 @@ class Run:
             and all(not any(replica.waiting.values()) for replica in replicas)
             and len({server.machine.store.revision for server in core}) == 1
         )
+
+    def _has_settled(self, core: Sequence[SimServer]) -> bool:
+        """All leases have ended, for nobody renews them, and who watches can see it anywhere."""
+        if not self._has_converged(core) or any(len(server.machine.leases) for server in core):
+            return False
+        for server in core:
+            assert self.watcher is not None
+            self.watcher.pull(server, most=1 << 30)
+        return all(server.machine.level == MACHINE_LEVEL for server in core)
 
     def _picture(self, core: Sequence[SimServer]) -> str:
         parts = [f"{len(self.clients.waiting)} requests wait"]

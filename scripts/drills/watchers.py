@@ -78,7 +78,8 @@ def memory_mib(node: NodeProcess) -> float:
 async def idle_percent(node: NodeProcess, seconds: float) -> float:
     meter = CpuMeter([node])
     await asyncio.sleep(seconds)
-    return 100 * meter.used_s()[node.name] / seconds
+    used_s: float = meter.used_s()[node.name]
+    return 100 * used_s / seconds
 
 
 async def warm(url: str) -> None:
@@ -104,7 +105,8 @@ async def puts_per_second(url: str, options: argparse.Namespace) -> float:
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await asyncio.gather(*(client(session, number) for number in range(options.connections)))
-    return done / options.seconds
+    per_second: float = done / options.seconds
+    return per_second
 
 
 async def compare_idle(leader: NodeProcess, options: argparse.Namespace) -> None:

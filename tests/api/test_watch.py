@@ -3,60 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from raftkv.kv.commands import encode_compact, encode_put, encode_txn
+from raftkv.kv.commands import encode_put, encode_txn
 from raftkv.kv.history import History
-from tests.api.client import Connection, Headers, request_bytes
+from tests.api.client import Connection, Headers
 from tests.api.node import DEADLINE_S, LIMITS, LoopThread, RestNode
-
-
-class Stream:
-    """One watch, as its bytes come; each chunk of the answer is what the server wrote at once."""
-
-    def __init__(self, node: RestNode, query: str = "", headers: Headers = ()) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", node.port), timeout=DEADLINE_S)
-        self._file = self._socket.makefile("rb")
-        self._socket.sendall(request_bytes("GET", f"/v1/watch{query}", headers))
-        self.status = int(self._file.readline().split(b" ")[1])
-        self.headers: dict[str, str] = {}
-        while (line := self._file.readline().decode().strip()) != "":
-            name, _, value = line.partition(": ")
-            self.headers[name.lower()] = value
-
-    def chunk(self) -> bytes:
-        """What the server wrote next, in one piece; b"" at the end."""
-        size = int(self._file.readline(), 16)
-        data = self._file.read(size)
-        assert self._file.read(2) == b"\r\n"
-        return data
-
-    def events(self) -> list[dict[str, Any]]:
-        return [parse(text) for text in self.chunk().decode().split("\n\n")[:-1]]
-
-    def event(self) -> dict[str, Any]:
-        """The next one, which came alone."""
-        (event,) = self.events()
-        return event
-
-    def is_closed(self) -> bool:
-        return self._file.peek(1) == b""
-
-    def close(self) -> None:
-        self._file.close()
-        self._socket.close()
-
-
-def parse(text: str) -> dict[str, Any]:
-    fields = dict(line.split(": ", 1) for line in text.split("\n"))
-    return {"event": fields["event"], "id": fields.get("id"), **json.loads(fields["data"])}
-
+from tests.api.stream import Stream, compact
 
 Watch = Callable[..., Stream]
 
@@ -213,10 +170,6 @@ def test_much_comes_in_whole_revisions(client: Connection, watch: Watch) -> None
         pieces += 1
     assert found == [str(number + 1) for number in range(40)]
     assert pieces > 1
-
-
-def compact(node: RestNode, loop_thread: LoopThread, revision: int) -> None:
-    loop_thread.run(node.service.propose(encode_compact(revision), 1000.0))
 
 
 def test_what_is_compacted_is_gone(
@@ -400,77 +353,3 @@ def test_the_stores_own_keys_are_not_shown(node: RestNode, loop_thread: LoopThre
     transact(node, loop_thread, "\0lock", "a")
     for stream in streams:
         assert names(stream.events()) == [("put", "1", "a")]
-
-
-# -- one key, once -----------------------------------------------------------------------------------------
-
-
-def waiting(node: RestNode, path: str) -> tuple[threading.Thread, list[Any]]:
-    replies: list[Any] = []
-
-    def ask() -> None:
-        with Connection(node) as client:
-            replies.append(client.request("GET", path))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    node.wait(lambda: len(node.service.hub) == 1)
-    return thread, replies
-
-
-def test_wait_for_a_change(node: RestNode, client: Connection) -> None:
-    revision = put(client, "a", "old")
-    client.request("GET", "/v1/kv/none?wait=1ms")
-    thread, replies = waiting(node, f"/v1/kv/a?wait=10s&since={revision}")
-    put(client, "b")
-    put(client, "a", "new")
-    thread.join(DEADLINE_S)
-    assert (replies[0].status, replies[0].body) == (200, b"new")
-
-
-def test_wait_for_the_end_of_a_key(node: RestNode, client: Connection) -> None:
-    put(client, "a")
-    client.request("GET", "/v1/kv/none?wait=1ms")
-    thread, replies = waiting(node, "/v1/kv/a?wait=10s")
-    client.request("DELETE", "/v1/kv/a")
-    thread.join(DEADLINE_S)
-    assert (replies[0].status, replies[0].json["code"]) == (404, "key_not_found")
-
-
-def test_what_has_changed_already_is_not_waited_for(
-    node: RestNode, client: Connection, loop_thread: LoopThread
-) -> None:
-    client.request("GET", "/v1/kv/none?wait=1ms")
-    revision = put(client, "a", "1")
-    put(client, "a", "2")
-    assert client.request("GET", f"/v1/kv/a?wait=10s&since={revision}").body == b"2"
-    client.request("DELETE", "/v1/kv/a")
-    assert client.request("GET", f"/v1/kv/a?wait=10s&since={revision}").status == 404
-    put(client, "b")
-    compact(node, loop_thread, 4)
-    assert client.request("GET", f"/v1/kv/a?wait=10s&since={revision}").status == 404, "it can't be known"
-
-
-def test_nothing_changed_in_time(client: Connection) -> None:
-    revision = put(client, "a")
-    put(client, "b")
-    for query in (f"since={revision}&wait=1ms", "wait=1ms", "since=99&wait=1ms"):
-        reply = client.request("GET", f"/v1/kv/a?{query}")
-        assert (reply.status, reply.body, reply.headers["raftkv-revision"]) == (304, b"", "2")
-
-
-def test_a_node_that_stops_has_nobody_wait(node: RestNode, client: Connection) -> None:
-    client.request("GET", "/v1/kv/none?wait=1ms")
-    thread, replies = waiting(node, "/v1/kv/a?wait=60s")
-    client.close()
-    node.drain(60.0).result(DEADLINE_S)
-    thread.join(DEADLINE_S)
-    assert (replies[0].status, replies[0].headers["connection"]) == (304, "close")
-
-
-@pytest.mark.parametrize(
-    "query", ["since=1", "revision=1&wait=1s", "wait=soon", "wait=2m", "wait=1s&since=x"]
-)
-def test_a_wrong_wait(client: Connection, query: str) -> None:
-    reply = client.request("GET", f"/v1/kv/a?{query}")
-    assert (reply.status, reply.json["code"]) == (400, "bad_request")

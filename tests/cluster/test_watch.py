@@ -108,7 +108,7 @@ async def write(cluster: Cluster, log: Log, writer: int) -> None:
         try:
             reply = await cluster.request("POST", node, "/v1/txn?timeout=3s", json={"if": [], "then": ops})
         except aiohttp.ClientConnectorError:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
         except (aiohttp.ClientError, TimeoutError):
             log.unknown.append(changes)
         else:

@@ -60,7 +60,7 @@ def test_names_of_batches(name: Any) -> None:
     """Whatever stands where a batch's name does, the machine is as it was, or has one row more."""
     machine = KvMachine()
     machine.apply(0, msgpack.packb([1, name, 1, 1, 1, []]))
-    assert len(machine._sessions._rows) == int(isinstance(name, str))
+    assert len(machine.sessions._rows) == int(isinstance(name, str))
 
 
 # -- raftkv wal --------------------------------------------------------------------------------------------

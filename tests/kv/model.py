@@ -17,6 +17,7 @@ class Model:
     past: list[Held] = field(default_factory=lambda: [{}])  # by revision
     leases: dict[int, tuple[int, int, bool]] = field(default_factory=dict)  # ttl, end, own
     next_lease: int = 1
+    tokens: set[str] = field(default_factory=set)
 
     def step(self, changes: dict[bytes, Row | None]) -> None:
         """All at one revision."""

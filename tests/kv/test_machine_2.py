@@ -10,6 +10,8 @@ import pytest
 from raftkv.kv import history
 from raftkv.kv.commands import (
     Compare,
+    Condition,
+    ConditionKind,
     Relation,
     Target,
     encode_batch_of,
@@ -37,6 +39,7 @@ from raftkv.kv.results import (
     Malformed,
     PutResult,
     Reason,
+    Refused,
     Rejected,
     TxnResult,
     pack_result,
@@ -84,7 +87,7 @@ def restored(machine: KvMachine) -> KvMachine:
 def draw(random: Random, driven: Driven, model: Model) -> None:  # noqa: PLR0915 - a case a command
     """One command, given to both."""
     key, now = random.choice(KEYS), model.revision + 1
-    match random.randrange(9):
+    match random.randrange(10):
         case 0 | 1:
             value, kind = random.randbytes(3), random.choice([None, "text/plain"])
             driven.do(encode_put(key, value, kind))
@@ -126,6 +129,13 @@ def draw(random: Random, driven: Driven, model: Model) -> None:  # noqa: PLR0915
             if gone is not None and other != key:
                 changes[other] = None
             model.step(changes)
+        case 8:
+            token = f"token{random.randrange(20)}"
+            driven.do(encode_once(token, b"print", encode_increment(b"n", 2)))
+            if token not in model.tokens:
+                model.tokens.add(token)
+                counted = b"%d" % (2 * len(model.tokens))
+                model.step({b"n": model.put(model.now, b"n", counted, None, 0)})
         case _:
             lease = random.choice(list(model.leases) or [99])
             if random.random() < 0.5:
@@ -162,6 +172,19 @@ def compare(machine: KvMachine, model: Model, random: Random) -> None:
         assert (item and _row(item)) == model.past[after].get(key)
 
 
+def derived(machine: KvMachine) -> Any:
+    """What isn't in a snapshot, and follows from what is."""
+    store, history = machine.store, machine.store.history
+    assert history is not None
+    return (
+        (len(store), store.size_bytes, store.keyless, len(machine.tokens), machine.tokens._bytes),
+        {lease: store.leased(lease) for lease in machine.leases.rows()},
+        (len(history), history.size_bytes, history.last_revision, history.checksum, history.time_ms),
+        [history.compactable(keep, before_ms) for keep in (0, 5, 50) for before_ms in (0, 100, 1 << 40)],
+        history._deleted,
+    )
+
+
 def _row(item: Any) -> Any:
     return (item.value, item.create_revision, item.mod_revision, item.version, item.content_type, item.lease)
 
@@ -185,6 +208,7 @@ def test_the_machine_does_what_the_model_does(seed: int, monkeypatch: pytest.Mon
         if random.random() < 0.1:
             copy = restored(driven.machine)
             assert chunks_of(copy) == chunks_of(driven.machine)
+            assert derived(copy) == derived(driven.machine)
             driven.machine = copy
     # What the log alone leads to is the same, byte for byte.
     alone = KvMachine()
@@ -212,6 +236,14 @@ def test_a_transaction_that_fails_leaves_nothing() -> None:
     assert isinstance(result, Rejected)
     assert result.reason is Reason.NOT_A_NUMBER
     assert (chunks_of(driven.machine)[-1], driven.machine.leases.rows()) == before
+    assert driven.machine.store.revision == 1
+
+
+def test_a_condition_that_fails_in_a_transaction_tells_of_no_revision_to_come() -> None:
+    driven = Driven()
+    driven.do(encode_put(b"k", b"v"))
+    refused = encode_put(b"k", b"w", None, Condition(ConditionKind.ABSENT))
+    assert driven.do(encode_txn([], [encode_put(b"other", b"v"), refused], [])) == Refused(1, 1)
     assert driven.machine.store.revision == 1
 
 

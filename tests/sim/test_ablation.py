@@ -29,7 +29,7 @@ TRIED = (
     "ReadIndex before a commit of the own term",
     "read answered before it is applied",
     "duplicates applied again",
-    "settled batches applied again",
+    "log cut up to the newest snapshot",
     "every life is the first",
     "heartbeat commits an unchecked tail",
     "unknown told as not applied",
@@ -45,6 +45,17 @@ TRIED = (
     "log forgotten beyond the snapshot",
     "an earlier snapshot installed",
     "installed boundary not written",
+    "history left out of snapshots",
+    "checksum begins anew with a snapshot",
+    "cluster time runs ahead of all clocks",
+    "time before it led counts",
+    "nobody lets time pass",
+    "what is undone stays",
+    "leases of what is undone stay",
+    "a token is applied each time",
+    "a resumed watch tells of a revision again",
+    "a resumed watch leaves one revision out",
+    "the past lacks what was deleted",
 )
 
 

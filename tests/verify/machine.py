@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftkv.kv import commands
+from raftkv.kv import commands, results
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.session import BatchId
 from raftkv.kv.store import Item as StoreItem
@@ -52,11 +52,11 @@ class Machine:
         assert applied is not None
         assert applied.results is not None
         match applied.results[0]:
-            case commands.PutResult(revision, version):
+            case results.PutResult(revision, version):
                 return Written(revision, version)
-            case commands.DeleteResult(deleted, revision):
+            case results.DeleteResult(deleted, revision):
                 return Deleted(deleted, revision)
-            case commands.Refused(mod, revision):
+            case results.Refused(mod, revision):
                 return Refused(mod, revision)
         raise AssertionError(applied)
 
