@@ -43,9 +43,11 @@ LAYERS = {
     "transport": 2.0,
     "api": 2.0,
     "client": 2.0,
+    "sdk": 2.0,
     "server": 3.0,
     "sim": 4.0,
     "cli": 4.0,
+    "testing": 5.0,
     "__main__": 5.0,
 }
 # Who on one layer may import whom: "room" -> what it may name there.

@@ -144,9 +144,9 @@ def _serve(node_id: str, data_dir: Path, at: tuple[str, str], cluster: str, rest
             **rest,
         )
         with lean_imports(config.log_format, config.join):
-            from raftkv.server import app, logs  # noqa: PLC0415
+            from raftkv.server import logs, process  # noqa: PLC0415
         logs.configure(config.log_level, config.log_format, config.node_id)
-        app.serve(config)
+        process.serve(config)
     except StartError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -1,22 +1,16 @@
-"""A node as a process: builds the rooms onto each other, runs until a signal or a failure, takes them down in
-order.
+"""A node: builds the rooms onto each other, runs until it is told to stop or fails, takes them down in order.
+``process`` is a process of it, which is told by signals; ``embedding`` runs it within another program.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import gc
 import random
-import signal
-import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 import structlog
 from aiohttp import web
-from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from raftkv.api import Limits, RestServer
 from raftkv.config import Config
@@ -28,7 +22,7 @@ from raftkv.consensus.types import GroupId, NodeId
 from raftkv.errors import RaftkvError, StartError, TimedOut
 from raftkv.kv.watch import Hub
 from raftkv.replica import Replica
-from raftkv.server import joining, start
+from raftkv.server import start
 from raftkv.server.comparing import Comparing
 from raftkv.server.door import Door
 from raftkv.server.driver import Driver
@@ -40,11 +34,8 @@ from raftkv.server.sending import SnapshotSender
 from raftkv.server.service import NodeService
 from raftkv.server.snapshots import Snapshots, Taken
 from raftkv.server.worker import Worker
-from raftkv.storage.charter import Charter, write_charter
-from raftkv.storage.datadir import DataDir
+from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
-from raftkv.storage.files import OsFiles
-from raftkv.storage.founding import read_token
 from raftkv.storage.segment import EXIT_DAMAGED
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
@@ -58,14 +49,16 @@ EXIT_PORT = 73  # EX_CANTCREAT
 
 _GROUP = GroupId(0)
 _GOODBYE_S = 1.0  # for connections to end by themselves
-_GC_THRESHOLDS = (10_000, 20, 20)  # hardly anything here is cyclic, and there is much of it: look seldom
 _BEAT_S = 15.0  # how often those who watch are told that the node lives, and how far it is
 _PUBLISH_S = 0.25  # how often the other nodes are told this one's status
-_SWITCH_INTERVAL_S = 0.0005  # the disk thread must not wait 5 ms for the loop to let it say that it is done
+
+
+def _nothing() -> None:
+    pass
 
 
 class NodeProcess:
-    """One node; ``run`` returns when it has stopped."""
+    """One node on the running event loop; ``run`` returns when it has stopped."""
 
     def __init__(self, config: Config, charter: Charter, begin: start.Start) -> None:
         self._config = config
@@ -151,6 +144,7 @@ class NodeProcess:
 
     def _make_snapshots(self, begin: start.Start) -> None:
         config, worker = self._config, Worker("raftkv-snapshots")
+        self._worker = worker
         self._snapshots = Snapshots(
             replica=self._replica,
             disk=self._disk,
@@ -178,11 +172,14 @@ class NodeProcess:
             disk=self._disk,
         )
 
-    async def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or a failure. Raises ``StartError`` if it can't start or go on."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+    @property
+    def service(self) -> NodeService:
+        return self._service
+
+    async def run(self, on_open: Callable[[], None] = _nothing) -> None:
+        """Serve until ``stop`` or a failure; ``on_open`` is told when clients can come. Raises ``StartError``
+        if it can't start or go on.
+        """
         api = RestServer(self._service, self._machine, self._api_limits())
         runner = web.ServerRunner(api, shutdown_timeout=_GOODBYE_S)
         door = Door(api)
@@ -194,6 +191,7 @@ class NodeProcess:
             self._driver.start()
             await runner.setup()
             await self._open(door)
+            on_open()
             logger.info("serving", url=self._config.client_url, peers=str(self._config.peer_listen))
             await self._stopping.wait()
             await self._leave(api, door)
@@ -208,6 +206,7 @@ class NodeProcess:
             await runner.cleanup()
             await self._network.close()
             await asyncio.to_thread(self._disk.close)
+            self._worker.close()
         if self._failure is not None:
             raise self._failure
 
@@ -247,12 +246,13 @@ class NodeProcess:
 
     # -- the end -------------------------------------------------------------------------------------------
 
-    def _on_signal(self, number: int) -> None:
+    def stop(self, why: str) -> None:
+        """Hand the lead over, answer what was asked, and end; told again, end at once."""
         if self._stopping.is_set():
-            logger.info("stopping at once", signal=signal.Signals(number).name)
+            logger.info("stopping at once", why=why)
             self._hurried.set()
             return
-        logger.info("stopping", signal=signal.Signals(number).name)
+        logger.info("stopping", why=why)
         self._service.stopping = True
         self._stopping.set()
 
@@ -363,38 +363,3 @@ def _identity(config: Config, charter: Charter, begin: start.Start) -> Identity:
         peer_address=config.peer_address,
         directory=charter.directory,
     )
-
-
-async def _serve(config: Config) -> None:
-    files = OsFiles()
-    data_dir = DataDir.open(files, config.data_dir)
-    try:
-        config = dataclasses.replace(config, cluster_token=read_token(files, data_dir.path))
-        gc.disable()  # what is read stays: looking for garbage in it would double the time
-        beginning = await joining.begin(config, files, data_dir.path)
-        charter = beginning.charter
-        begin = start.read(config, files, data_dir.path, charter)
-        if beginning.is_new:
-            write_charter(files, data_dir.path, charter)
-        process = NodeProcess(config, charter, begin)
-        # What was recovered lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
-        gc.enable()
-        await process.run()
-    finally:
-        data_dir.close()
-
-
-def serve(config: Config) -> None:
-    """Run a node until it is told to stop. Raises ``StartError`` if it can't start, or can't go on."""
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    if HttpRequestParser is HttpRequestParserPy:
-        logger.warning("aiohttp runs without its C parser: requests will be several times slower")
-    runner = asyncio.run
-    with suppress(ImportError):  # where the platform has it
-        import uvloop  # noqa: PLC0415
-
-        runner = uvloop.run
-    runner(_serve(config))

@@ -43,9 +43,11 @@ class Start:
     snapshot_bytes: int  # the size of that snapshot's file; 0 for none
 
 
-def read(config: Config, files: Files, directory: Path, charter: Charter) -> Start:
-    """Recover what ``directory`` (it must exist, and be locked by the caller) holds. Takes seconds for a
-    million keys, and no loop must wait meanwhile.
+def read(
+    config: Config, files: Files, directory: Path, charter: Charter, machine: KvMachine | None = None
+) -> Start:
+    """Recover what ``directory`` (it must exist, and be locked by the caller) holds, into ``machine``, which
+    is empty, or a new one. Takes seconds for a million keys, and no loop must wait meanwhile.
 
     Raises ``StartError`` as ``open_storage`` does.
     """
@@ -55,7 +57,7 @@ def read(config: Config, files: Files, directory: Path, charter: Charter) -> Sta
     )
     for where in opened.set_aside:
         logger.error("a snapshot is damaged: it was set aside, and an older one used", where=where)
-    machine = KvMachine()
+    machine = KvMachine() if machine is None else machine
     applied = opened.snapshot or NO_SNAPSHOT
     membership, size_bytes = _founding(charter), 0
     if opened.snapshot is not None:

@@ -18,7 +18,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Job] = SimpleQueue()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     async def do(self, call: Callable[[], _Result]) -> _Result:
@@ -33,9 +33,13 @@ class Worker:
         """Make ``call`` in its turn; nobody waits for it. It must not raise."""
         self._queue.put((call, None))
 
+    def close(self) -> None:
+        """Do what was given, and end: in a program that goes on, no thread is left behind."""
+        self._queue.put(None)
+
     def _run(self) -> None:
-        while True:
-            call, future = self._queue.get()
+        while (job := self._queue.get()) is not None:
+            call, future = job
             result: Any = None
             error: BaseException | None = None
             try:
