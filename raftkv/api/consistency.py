@@ -35,11 +35,17 @@ class Freshness:
             headers["Raftkv-Staleness-Ms"] = str(round(self.staleness_ms))
 
 
+_LINEARIZABLE = Freshness("linearizable", None)
+
+
 async def await_consistency(service: Service, limits: Limits, params: Mapping[str, bytes]) -> Freshness:
     """Wait until this node may answer as asked. Raises as ``Service.barrier`` and ``Service.reached`` do,
     ``NoQuorum``, and ``TooStale``.
     """
-    level = choice_of(params, "consistency", _LEVELS) if params else "linearizable"
+    if not params:  # the hot path
+        await service.barrier(timeout_ms(params, limits.request_timeout_ms, limits.max_request_timeout_ms))
+        return _LINEARIZABLE
+    level = choice_of(params, "consistency", _LEVELS)
     timeout = timeout_ms(params, limits.request_timeout_ms, limits.max_request_timeout_ms)
     oldest_ms = duration_of(params, "max_staleness", _MAX_STALENESS_MS)
     revision = number_of(params, "min_revision", 0, 0, _MAX_REVISION)
@@ -56,7 +62,7 @@ async def await_consistency(service: Service, limits: Limits, params: Mapping[st
     elif level == "lease":
         await service.barrier(timeout, by_lease=True)
     else:
-        await service.barrier(timeout)  # the hot path
+        await service.barrier(timeout)
     return Freshness(level, None)
 
 

@@ -143,8 +143,10 @@ class KvHandlers:
         condition = condition_of(request.headers, {})
         freshness = await await_consistency(self._service, self._limits, params)
         store = self._store
-        if ("wait" in params or "since" in params) and not await self._polls.has_changed(
-            request, key, params
+        if (
+            params
+            and ("wait" in params or "since" in params)
+            and not await self._polls.has_changed(request, key, params)
         ):
             headers = common_headers(self._service, store.revision, JSON)
             del headers["Content-Type"]
