@@ -53,6 +53,7 @@ class Writes:
 
     def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
         self._service = service
+        self._machine = machine
         self._store = machine.store
         self._quota_bytes = limits.quota_bytes or float("inf")
 
@@ -86,9 +87,9 @@ class Writes:
         adds_bytes: int = 0,
     ) -> Any:
         """As ``propose``, but the machine's result whatever it is."""
-        if adds_bytes and self.exceeds_quota(adds_bytes):
-            await self.check_quota(adds_bytes, timeout_ms)
         token = token_of(headers)
+        if adds_bytes and self.exceeds_quota(adds_bytes):
+            await self.check_quota(adds_bytes, timeout_ms, token)
         if token is not None:
             fingerprint = sha256(command).digest()[:_FINGERPRINT_BYTES]
             command = encode_once(token, fingerprint, command)
@@ -106,13 +107,15 @@ class Writes:
         """
         return self._store.size_bytes + adds_bytes > self._quota_bytes
 
-    async def check_quota(self, adds_bytes: int, timeout_ms: float) -> None:
+    async def check_quota(self, adds_bytes: int, timeout_ms: float, token: str | None = None) -> None:
         """Raises ``QuotaExceeded``, or what ``Service.barrier`` raises, where ``exceeds_quota`` still holds
-        when this node has seen all that was done before: it might not know yet that keys were deleted.
+        when this node has seen all that was done before: it might not know yet that keys were deleted, or
+        that the write is there already, under its ``token``.
         """
         await self._service.barrier(timeout_ms)
         size_bytes = self._store.size_bytes
-        if self.exceeds_quota(adds_bytes):
+        is_known = token is not None and self._machine.tokens.get(token) is not None
+        if not is_known and self.exceeds_quota(adds_bytes):
             raise QuotaExceeded(
                 f"the store holds {size_bytes} bytes of at most {self._quota_bytes}: delete keys, or restart "
                 "the nodes with a larger --quota-bytes",

@@ -122,6 +122,15 @@ def test_a_node_that_has_not_seen_a_deletion_yet_looks_again(full: RestNode, loo
         assert client.request("PUT", "/v1/kv/a", body=b"v" * 200).status == 201
 
 
+def test_what_was_done_before_the_store_was_full_is_answered_again(full: RestNode) -> None:
+    with Connection(full) as client:
+        first = client.request("PUT", "/v1/kv/a", KEY, b"v" * 50)
+        assert first.status == 201
+        assert client.request("PUT", "/v1/kv/b", body=b"v" * 50).status == 507
+        again = client.request("PUT", "/v1/kv/a", KEY, b"v" * 50)
+        assert (again.status, again.body) == (201, first.body)
+
+
 def node_row_bytes() -> int:
     return 28  # of a row but its value
 

@@ -126,9 +126,7 @@ async def one_key_for_all_nodes(ask: Asking) -> None:
 async def times_to_live(ask: Asking) -> None:
     put = await ask("PUT", "/v1/kv/session?ttl=300ms", 201, data=b"v")
     assert put["lease"] > 0
-    async with asyncio.timeout(30):
-        while (await ask("GET", "/v1/kv?prefix=session&count=true&limit=0", 200))["count"]:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await ask("GET", f"/v1/kv/session?wait=30s&since={put['revision']}&timeout=30s", 404)
     await ask("PUT", "/v1/kv/session?lease=999999", 404, data=b"v")
 
 
