@@ -22,7 +22,10 @@ SHARE = 0.4  # of the seeds rise to level 2
 
 
 class HouseTicket:
-    """Whose answer nobody waits for."""
+    """The next one is proposed when this one ``is_answered``."""
+
+    def __init__(self) -> None:
+        self.is_answered = False
 
 
 def with_features(plan: Plan, random: Random) -> Plan:
@@ -50,14 +53,20 @@ class Housekeeping:
         self._server = server
         self._world = world
         self._plan = plan
+        self._ticket: HouseTicket | None = None
 
     def look(self) -> None:
         server, plan = self._server, self._plan
         server.later(plan.look_ms, self.look)
+        if self._ticket is not None and not self._ticket.is_answered:
+            return
+        self._ticket = None
         command = self._next_command()
         if command is not None:
             with suppress(RaftkvError):  # it is tried again
-                server.propose(command, HouseTicket(), 10 * plan.look_ms)
+                ticket = HouseTicket()
+                server.propose(command, ticket, 10 * plan.look_ms)
+                self._ticket = ticket
 
     def _next_command(self) -> bytes | None:
         replica, machine = self._server.replica, self._server.machine

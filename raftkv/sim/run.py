@@ -109,7 +109,9 @@ class Run:
         elif isinstance(ticket, MembersTicket):
             told = "refused" if isinstance(result, RaftkvError) else "answered"
             self.world.probes[f"change of members {told}"] += 1
-        elif not isinstance(ticket, HouseTicket):
+        elif isinstance(ticket, HouseTicket):
+            ticket.is_answered = True
+        else:
             self.clients.answered(server, answer)
 
     def _ended(self, server: SimServer) -> None:

@@ -33,9 +33,15 @@ class Asking:
             return await answer.json(content_type=None) if "json" in answer.content_type else raw
 
 
+async def at_level_2(cluster: Cluster) -> bool:
+    statuses = [await cluster.status(node) for node in cluster.nodes]
+    return all(status is not None and status["level"] == 2 for status in statuses)
+
+
 async def test_the_calls_as_they_are_documented(tmp_path: Path) -> None:
     async with running(tmp_path, options=["--quota-bytes", str(QUOTA_BYTES)]) as cluster:
         ask = Asking(cluster)
+        await cluster.until(lambda: at_level_2(cluster), "all nodes keep what was before")
         await keys_and_conditions(ask)
         await ranges_and_the_past(ask)
         await transactions_and_batches(ask)
