@@ -130,7 +130,9 @@ def test_status_round_trip(status: dict[str, Any]) -> None:
     assert decode_status(encode_status(status)) == status
 
 
-@pytest.mark.parametrize("value", [b"bytes", object(), {1: 2}, {1}, 2**64], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [b"bytes", object(), {1: 2}, {1}, 2**64], ids=lambda value: type(value).__name__
+)
 def test_status_holds_json_only(value: Any) -> None:
     with pytest.raises(WireError):
         encode_status({"key": value})
