@@ -82,7 +82,8 @@ def ask_all(client: Connection, *, writes: bool) -> list[Reply]:
 
 
 def test_the_table_is_complete() -> None:
-    assert set(STATUS) == {RaftkvError, *RaftkvError.__subclasses__()}
+    ours = {each for each in RaftkvError.__subclasses__() if each.__module__ == RaftkvError.__module__}
+    assert set(STATUS) == {RaftkvError, *ours}  # clients have more, which no server answers
 
 
 @pytest.mark.parametrize("kind", STATUS, ids=lambda kind: kind.code)

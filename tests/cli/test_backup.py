@@ -316,9 +316,9 @@ def test_a_newer_version_is_refused(command: str, file: Path, tmp_path: Path) ->
     file.write_bytes(data)
     refused(file, "format version 2 was written by a newer version", command, tmp_path)
     encoder = SnapshotEncoder(OWNER, BACKED_UP)
-    machine = msgpack.packb([2, 0, 0, 0])
+    machine = msgpack.packb([3, 0, 0, 0])
     file.write_bytes(b"".join([encoder.begin(b""), encoder.chunk(machine), encoder.end()]))
-    refused(file, "a machine of version 2", command, tmp_path)
+    refused(file, "a machine of version 3", command, tmp_path)
 
 
 @pytest.mark.parametrize("command", ["restore", "verify"])

@@ -27,7 +27,7 @@ def test_it_ends_with_0(monkeypatch: pytest.MonkeyPatch, number: signal.Signals)
 
     kept = signal.signal(number, not_reached)
     try:
-        monkeypatch.setattr("raftkv.server.app.serve", read_its_log)
+        monkeypatch.setattr("raftkv.server.process.serve", read_its_log)
         assert CliRunner().invoke(main, ARGUMENTS).exit_code == 0
         assert signal.getsignal(number) is not_reached, "what was there before is back"
     finally:
