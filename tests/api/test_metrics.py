@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.client import Connection
@@ -107,3 +110,23 @@ def test_what_the_node_has_counted(node: RestNode, client: Connection) -> None:
 
 def test_an_unknown_parameter_is_refused(client: Connection) -> None:
     assert client.request("GET", "/metrics?format=json").status == 400
+
+
+@pytest.mark.parametrize("document", ["docs/metrics.md", "deploy/grafana.json"])
+def test_what_is_written_of_metrics_is_there(node: RestNode, client: Connection, document: str) -> None:
+    client.request("GET", "/nowhere")  # an error to be counted
+    names = {key[0] for key in scraped(node, client)}
+    text = (Path(__file__).parents[2] / document).read_text()
+    named = set(re.findall(r"\b(?:raftkv|process)_[a-z_]+[a-z]\b", text))
+    assert named >= {
+        "raftkv_request_seconds_bucket" if document.endswith("json") else "raftkv_request_seconds"
+    }
+    assert not {name for name in named if not {name, f"{name}_count"} & names}
+
+
+def test_every_metric_is_explained(node: RestNode, client: Connection) -> None:
+    client.request("GET", "/nowhere")
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    names = {re.sub("_(bucket|count|sum|created)$", "", key[0]) for key in scraped(node, client)}
+    ours = {name for name in names if name.startswith("raftkv_")} - {"raftkv_node_info"}
+    assert not {name for name in ours if f"`{name}" not in text}
