@@ -111,13 +111,14 @@ class Routes:
             if "GET" in methods:
                 methods["HEAD"] = methods["GET"]
         self._tallies = service.tallies
+        self._log = logger.bind()  # a proxy would be asked for each request
         self.is_draining = False  # each answer is the last on its connection
         self.begun = 0  # requests
         self.ended = 0
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.begun += 1
-        began_s = perf_counter()
+        began_s, path = perf_counter(), request.rel_url.raw_path
         try:
             response = await self._respond(request)
         finally:
@@ -126,9 +127,8 @@ class Routes:
             response.force_close()
         if isinstance(response, Answer):
             method = request.method if request.method in _METHODS else "other"
-            route = self._route_of(request.rel_url.raw_path)
-            self._tallies.requests[method, route].observe(perf_counter() - began_s)
-        logger.debug("request", method=request.method, path=request.rel_url.raw_path, status=response.status)
+            self._tallies.requests[method, self._route_of(path)].observe(perf_counter() - began_s)
+        self._log.debug("request", method=request.method, path=path, status=response.status)
         return response
 
     def _route_of(self, path: str) -> str:
