@@ -101,7 +101,7 @@ def _run(holding: Holding, name: bytes, command: tuple[str, ...], ttl_s: float, 
     environment = {
         **os.environ,
         "RAFTKV_FENCING_TOKEN": str(token),
-        "RAFTKV_LEASE": str(holding.lease),
+        "RAFTKV_HELD_LEASE": str(holding.lease),  # NB: RAFTKV_LEASE would be --lease of every put within it
     }
     with _signals_handed_on() as to:
         try:

@@ -198,5 +198,14 @@ def test_the_environment_of_the_command(node: RestNode, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     assert run(node, "lock", "job", "--", "sh", "-c", f"env > {seen}").exit_code == 0
     lines = seen.read_text().splitlines()
-    assert {"RAFTKV_FENCING_TOKEN=1", "RAFTKV_LEASE=1"} <= set(lines)
+    assert {"RAFTKV_FENCING_TOKEN=1", "RAFTKV_HELD_LEASE=1"} <= set(lines)
     assert f"PATH={os.environ['PATH']}" in lines
+
+
+def test_what_the_command_puts_stays_when_the_lock_is_released(node: RestNode) -> None:
+    """What it is told must not be taken for options of commands that it runs itself."""
+    put = (sys.executable, "-m", "raftkv", "put", "k", "v", "--endpoints", url(node))
+    assert run(node, "lock", "job", "--", *put).exit_code == 0
+    item = node.store.get(b"k")
+    assert item is not None
+    assert item.lease == 0
