@@ -39,6 +39,7 @@ COMMANDS = {
     "wal": "raftkv.cli.wal:wal",
     "verify": "raftkv.cli.verify:verify",
     "simulate": "raftkv.cli.simulate:simulate",
+    "completion": "raftkv.cli.completion:completion",
 }
 
 
