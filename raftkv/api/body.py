@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from multidict import CIMultiDict
 
+from raftkv.api.answer import Answer
 from raftkv.errors import BadRequest, TooLarge
 
 MAX_BODY_BYTES = 4096
@@ -61,8 +61,6 @@ async def whole_body(request: web.BaseRequest, limit: int, left_ms: float, what:
     return body, left_ms
 
 
-def json_response(body: Any, status: int = 200) -> web.Response:
-    headers = CIMultiDict({"Content-Type": "application/json"})
-    return web.Response(
-        status=status, body=orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n", headers=headers
-    )
+def json_response(body: Any, status: int = 200) -> Answer:
+    headers = {"Content-Type": "application/json"}
+    return Answer(headers, orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n", status)

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from raftkv.api.answer import Answer
 from raftkv.api.body import json_response, small_body
 from raftkv.api.limits import Limits
 from raftkv.api.params import flag_of, parse_query, timeout_ms
@@ -22,11 +23,11 @@ class ClusterHandlers:
         self._service = service
         self._limits = limits
 
-    async def status(self, request: web.BaseRequest) -> web.Response:
+    async def status(self, request: web.BaseRequest) -> Answer:
         parse_query(request.rel_url.raw_query_string, ())
         return json_response(self._service.status())
 
-    async def cluster(self, request: web.BaseRequest) -> web.Response:
+    async def cluster(self, request: web.BaseRequest) -> Answer:
         """All members as this node sees them: its own state, and what the others last reported of theirs.
 
         Whoever can't be reached has no role now, whatever it said last.
@@ -85,7 +86,7 @@ class ClusterHandlers:
             }
         )
 
-    async def transfer(self, request: web.BaseRequest) -> web.Response:
+    async def transfer(self, request: web.BaseRequest) -> Answer:
         """Hand the lead over to ``{"id": "n2"}``, or with ``{}`` to whoever is fittest."""
         params = parse_query(request.rel_url.raw_query_string, ("timeout",))
         limits = self._limits
@@ -94,13 +95,13 @@ class ClusterHandlers:
         leader, term = await self._service.transfer(target, timeout)
         return json_response({"leader": leader, "term": term})
 
-    async def livez(self, request: web.BaseRequest) -> web.Response:
+    async def livez(self, request: web.BaseRequest) -> Answer:
         """The process answers. Never depends on a quorum, or an orchestrator would kill what is merely cut
         off.
         """
         return json_response({"status": "ok", "node": self._service.node_id})
 
-    async def readyz(self, request: web.BaseRequest) -> web.Response:
+    async def readyz(self, request: web.BaseRequest) -> Answer:
         """Whether this node can serve linearizable requests now, and will: it asks a majority. One that was
         told to stop is ready no more, though it still serves.
         """

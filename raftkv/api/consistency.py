@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from multidict import CIMultiDict
-
+from raftkv.api.answer import Headers
 from raftkv.api.limits import Limits
 from raftkv.api.params import choice_of, duration_of, number_of, timeout_ms
 from raftkv.errors import BadRequest, NoQuorum, TooStale
@@ -29,7 +28,7 @@ class Freshness:
     level: str
     staleness_ms: float | None  # how old the answer may be; None: it isn't
 
-    def note(self, headers: CIMultiDict[str]) -> None:
+    def note(self, headers: Headers) -> None:
         headers["Raftkv-Consistency"] = self.level
         if self.staleness_ms is not None:
             headers["Raftkv-Staleness-Ms"] = str(round(self.staleness_ms))
@@ -103,11 +102,12 @@ async def _staleness(service: Service, limits: Limits, oldest_ms: float | None, 
     return age_ms or 0.0
 
 
-def common_headers(service: Service, revision: int, content_type: str) -> CIMultiDict[str]:
-    headers: CIMultiDict[str] = CIMultiDict()
-    headers["Content-Type"] = content_type
-    headers["Raftkv-Revision"] = str(revision)
-    headers["Raftkv-Node"] = service.node_id
+def common_headers(service: Service, revision: int, content_type: str) -> Headers:
+    headers = {
+        "Content-Type": content_type,
+        "Raftkv-Revision": str(revision),
+        "Raftkv-Node": service.node_id,
+    }
     leader = service.leader
     if leader is not None:
         headers["Raftkv-Leader"] = leader

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from raftkv.api.answer import Answer
 from raftkv.api.body import small_body
 from raftkv.api.consistency import common_headers
 from raftkv.api.form import bytes_of, form_of, parse_document
@@ -29,10 +30,10 @@ async def document(request: web.BaseRequest, within_ms: float, allowed: tuple[st
 
 def answer(
     request: web.BaseRequest, service: Service, found: dict[str, Any], revision: int, status: int = 200
-) -> web.Response:
+) -> Answer:
     form = form_of(request.headers)
     headers = common_headers(service, revision, form.content_type)
-    return web.Response(status=status, body=form.dump(found), headers=headers)
+    return Answer(headers, form.dump(found), status)
 
 
 def lease_or_ttl(body: Mapping[str, Any]) -> tuple[int, int]:

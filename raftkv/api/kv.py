@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from raftkv.api import poll
+from raftkv.api.answer import Answer
 from raftkv.api.body import whole_body
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency, common_headers
 from raftkv.api.envelope import envelope, key_fields
@@ -58,7 +59,7 @@ class KvHandlers:
 
     # -- writes --------------------------------------------------------------------------------------------
 
-    async def put(self, request: web.BaseRequest, raw_key: str) -> web.Response:
+    async def put(self, request: web.BaseRequest, raw_key: str) -> Answer:
         key = parse_key(raw_key, self._limits.max_key_bytes)
         params, timeout = self._write_params(request, _PUT_PARAMS)
         condition = condition_of(request.headers, params)
@@ -89,11 +90,9 @@ class KvHandlers:
             body["lease"] = result.lease
         headers = common_headers(self._service, result.revision, JSON)
         headers["ETag"] = f'"{result.revision}"'
-        return web.Response(
-            status=201 if result.created else 200, body=orjson.dumps(body) + b"\n", headers=headers
-        )
+        return Answer(headers, orjson.dumps(body) + b"\n", 201 if result.created else 200)
 
-    async def delete(self, request: web.BaseRequest, raw_key: str) -> web.Response:
+    async def delete(self, request: web.BaseRequest, raw_key: str) -> Answer:
         key = parse_key(raw_key, self._limits.max_key_bytes)
         params, timeout = self._write_params(request, _WRITE_PARAMS)
         condition = condition_of(request.headers, params)
@@ -102,9 +101,7 @@ class KvHandlers:
         if not isinstance(result, DeleteResult):
             raise self._refusal(result, condition)
         body = {"deleted": result.deleted, "revision": result.revision}
-        return web.Response(
-            body=orjson.dumps(body) + b"\n", headers=common_headers(self._service, result.revision, JSON)
-        )
+        return Answer(common_headers(self._service, result.revision, JSON), orjson.dumps(body) + b"\n")
 
     def _write_params(
         self, request: web.BaseRequest, allowed: tuple[str, ...]
@@ -134,7 +131,7 @@ class KvHandlers:
 
     # -- reads ---------------------------------------------------------------------------------------------
 
-    async def get(self, request: web.BaseRequest, raw_key: str) -> web.Response:
+    async def get(self, request: web.BaseRequest, raw_key: str) -> Answer:
         key = parse_key(raw_key, self._limits.max_key_bytes)
         query = request.rel_url.raw_query_string
         params = parse_query(query, _READ_PARAMS) if query else {}
@@ -151,7 +148,7 @@ class KvHandlers:
             headers = common_headers(self._service, store.revision, JSON)
             del headers["Content-Type"]
             freshness.note(headers)
-            return web.Response(status=304, headers=headers)
+            return Answer(headers, status=304)
         item = self._item_at(key, revision) if revision else store.get(key)
         if item is None:
             raise KeyNotFound("there is no such key", extra={"revision": store.revision})
@@ -169,11 +166,11 @@ class KvHandlers:
             if condition.kind in (ConditionKind.EXISTS, ConditionKind.REVISION_IN):
                 raise self._refusal(Refused(item.mod_revision, store.revision), condition)
             del headers["Content-Type"]
-            return web.Response(status=304, headers=headers)
+            return Answer(headers, status=304)
         if form is not None:
-            return web.Response(body=form.dump(envelope(key, item, form.fields)), headers=headers)
+            return Answer(headers, form.dump(envelope(key, item, form.fields)))
         headers["X-Content-Type-Options"] = "nosniff"
-        return web.Response(body=item.value, headers=headers)
+        return Answer(headers, item.value)
 
     def _item_at(self, key: bytes, revision: int) -> Item | None:
         check_not_future(self._store, revision)

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from multidict import CIMultiDict
 
+from raftkv.api.answer import Answer
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
 from raftkv.api.fields import answer, document, lease_id, not_allowed
 from raftkv.api.form import form_of
@@ -24,7 +25,7 @@ from raftkv.ports import Service
 PATH = "/v1/leases"
 _MAX_PAGE = 1_000
 
-Handler = Callable[[web.BaseRequest, int], Awaitable[web.Response]]
+Handler = Callable[[web.BaseRequest, int], Awaitable[Answer]]
 
 
 class LeasesHandlers:
@@ -36,7 +37,7 @@ class LeasesHandlers:
         self._one: dict[str, Handler] = {"GET": self.look, "HEAD": self.look, "DELETE": self.revoke}
         self._keepalive: dict[str, Handler] = {"POST": self.keep_alive}
 
-    async def one(self, request: web.BaseRequest, rest: str) -> web.Response:
+    async def one(self, request: web.BaseRequest, rest: str) -> Answer:
         """``rest``: what follows on ``/v1/leases/``."""
         name, slash, action = rest.partition("/")
         if slash and action != "keepalive":
@@ -47,7 +48,7 @@ class LeasesHandlers:
             raise not_allowed(request.method, methods)
         return await handler(request, lease_id(name.encode("ascii", "replace")))
 
-    async def grant(self, request: web.BaseRequest) -> web.Response:
+    async def grant(self, request: web.BaseRequest) -> Answer:
         """``{"ttl": "30s", "id": 7}``, the ``id`` only where it is to have that one."""
         timeout = self._timeout(request)
         body = await document(request, timeout, ("ttl", "id"))
@@ -58,7 +59,7 @@ class LeasesHandlers:
         granted = {"lease": result.lease, "ttl_ms": result.ttl_ms, "revision": revision}
         return answer(request, self._service, granted, revision, 201)
 
-    async def keep_alive(self, request: web.BaseRequest, lease: int) -> web.Response:
+    async def keep_alive(self, request: web.BaseRequest, lease: int) -> Answer:
         """From now on it lives for its whole time again. Repeated, it does so again: no token is needed."""
         timeout = self._timeout(request)
         await document(request, timeout, ())
@@ -68,14 +69,14 @@ class LeasesHandlers:
         )
         return self._answer(request, {"lease": lease, "ttl_ms": result.ttl_ms})
 
-    async def revoke(self, request: web.BaseRequest, lease: int) -> web.Response:
+    async def revoke(self, request: web.BaseRequest, lease: int) -> Answer:
         """It ends now, and all keys that go with it are deleted, at one revision."""
         result = await self._writes.propose(
             request.headers, encode_revoke(lease), self._timeout(request), feature="leases"
         )
         return self._answer(request, {"deleted": result.deleted, "revision": result.revision})
 
-    async def look(self, request: web.BaseRequest, lease: int) -> web.Response:
+    async def look(self, request: web.BaseRequest, lease: int) -> Answer:
         params = parse_query(request.rel_url.raw_query_string, CONSISTENCY_PARAMS)
         await await_consistency(self._service, self._limits, params)
         known = self._machine.leases.get(lease)
@@ -85,7 +86,7 @@ class LeasesHandlers:
         keys = [fields("key", key) for key in self._machine.store.leased(lease)]
         return self._answer(request, {**self._shown(lease, known), "keys": keys})
 
-    async def list(self, request: web.BaseRequest) -> web.Response:
+    async def list(self, request: web.BaseRequest) -> Answer:
         """All of them in the order of their ids, ``limit`` at a time, from the one after ``after`` on."""
         params = parse_query(request.rel_url.raw_query_string, ("limit", "after", *CONSISTENCY_PARAMS))
         limit = number_of(params, "limit", _MAX_PAGE, 1, _MAX_PAGE)
@@ -97,7 +98,7 @@ class LeasesHandlers:
         leases = [self._shown(lease, known[lease]) for lease in shown]
         return self._answer(request, {"leases": leases, "after": shown[-1] if more else None})
 
-    def _answer(self, request: web.BaseRequest, found: dict[str, Any]) -> web.Response:
+    def _answer(self, request: web.BaseRequest, found: dict[str, Any]) -> Answer:
         return answer(request, self._service, found, self._machine.store.revision)
 
     def _shown(self, lease: int, known: Lease) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from raftkv.api.answer import Answer
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
 from raftkv.api.fields import answer, document, lease_id, lease_or_ttl, name_of, not_allowed, value_of
 from raftkv.api.form import Fields, form_of
@@ -104,12 +105,12 @@ class QueueHandlers:
         }
         return self._answer(request, found)
 
-    def _granted(self, request: web.BaseRequest, queue: Queue, place: Place) -> web.Response:
+    def _granted(self, request: web.BaseRequest, queue: Queue, place: Place) -> Answer:
         fields = form_of(request.headers).fields
         found = {**fields("name", queue.name), **holder_fields(place, fields), **fields("key", place.key)}
         return self._answer(request, found)
 
-    def _answer(self, request: web.BaseRequest, found: dict[str, Any]) -> web.Response:
+    def _answer(self, request: web.BaseRequest, found: dict[str, Any]) -> Answer:
         return answer(request, self._service, found, self._machine.store.revision)
 
     def _params(self, request: web.BaseRequest, *others: str) -> tuple[dict[str, bytes], float]:

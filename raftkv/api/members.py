@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
+from raftkv.api.answer import Answer
 from raftkv.api.body import json_response, small_body
 from raftkv.api.limits import Limits
 from raftkv.api.params import flag_of, parse_query, timeout_ms
@@ -21,7 +22,7 @@ from raftkv.ports import Service
 PATH = "/v1/cluster/members"
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-Handler = Callable[[web.BaseRequest, NodeId], Awaitable[web.Response]]
+Handler = Callable[[web.BaseRequest, NodeId], Awaitable[Answer]]
 
 
 class MembersHandlers:
@@ -31,11 +32,11 @@ class MembersHandlers:
         self._one: dict[str, Handler] = {"DELETE": self.remove, "PUT": self.move}
         self._promotion: dict[str, Handler] = {"POST": self.promote}
 
-    async def list(self, request: web.BaseRequest) -> web.Response:
+    async def list(self, request: web.BaseRequest) -> Answer:
         self._timeout(request)  # as any other request may say it; nothing is waited for
         return json_response(self._service.members())
 
-    async def add(self, request: web.BaseRequest) -> web.Response:
+    async def add(self, request: web.BaseRequest) -> Answer:
         """``{"id", "address", "promote": true, "replaces": null, "force": false}``. The new member learns; it
         is promoted by the leader when it has caught up, which this doesn't wait for.
         """
@@ -52,7 +53,7 @@ class MembersHandlers:
         )
         return await self._change(change, timeout, force=_flag(body, "force", default=False))
 
-    async def one(self, request: web.BaseRequest, rest: str) -> web.Response:
+    async def one(self, request: web.BaseRequest, rest: str) -> Answer:
         """``rest``: what follows on ``/v1/cluster/members/``, percent-encoded."""
         name, slash, action = rest.partition("/")
         if slash and action != "promote":
@@ -66,18 +67,18 @@ class MembersHandlers:
             )
         return await handler(request, node_id(unquote(name)))
 
-    async def promote(self, request: web.BaseRequest, node: NodeId) -> web.Response:
+    async def promote(self, request: web.BaseRequest, node: NodeId) -> Answer:
         return await self._change(Promote(node), self._timeout(request, "force"), force=_forced(request))
 
-    async def remove(self, request: web.BaseRequest, node: NodeId) -> web.Response:
+    async def remove(self, request: web.BaseRequest, node: NodeId) -> Answer:
         return await self._change(Remove(node), self._timeout(request, "force"), force=_forced(request))
 
-    async def move(self, request: web.BaseRequest, node: NodeId) -> web.Response:
+    async def move(self, request: web.BaseRequest, node: NodeId) -> Answer:
         timeout = self._timeout(request)
         body = _document(await small_body(request, timeout), ("address",), ())
         return await self._change(Move(node, _address(body["address"])), timeout, force=False)
 
-    async def _change(self, change: Change, within_ms: float, *, force: bool) -> web.Response:
+    async def _change(self, change: Change, within_ms: float, *, force: bool) -> Answer:
         index = await self._service.change_members(change, force=force, timeout_ms=within_ms)
         return json_response({"index": index, **self._service.members()})
 

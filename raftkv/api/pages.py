@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from raftkv.api.answer import Answer
 from raftkv.api.body import whole_body
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency, common_headers
 from raftkv.api.envelope import envelope
@@ -75,7 +76,7 @@ class PageHandlers:
         self._limits = limits
         self._writes = writes
 
-    async def list(self, request: web.BaseRequest) -> web.Response:
+    async def list(self, request: web.BaseRequest) -> Answer:
         params = parse_query(request.rel_url.raw_query_string, _LIST_PARAMS)
         start, end = _range_of(params, or_all=True)
         reverse, keys_only = flag_of(params, "reverse"), flag_of(params, "keys_only")
@@ -111,7 +112,7 @@ class PageHandlers:
             body["count"] = count
         headers = common_headers(self._service, store.revision, form.content_type)
         freshness.note(headers)
-        return web.Response(body=form.dump(body), headers=headers)
+        return Answer(headers, form.dump(body))
 
     def _page(
         self,
@@ -138,7 +139,7 @@ class PageHandlers:
             max_bytes=None if flag_of(params, "keys_only") else _MAX_PAGE_BYTES,
         )
 
-    async def delete(self, request: web.BaseRequest) -> web.Response:
+    async def delete(self, request: web.BaseRequest) -> Answer:
         params = parse_query(request.rel_url.raw_query_string, (*_RANGE_PARAMS, "timeout"))
         start, end = _range_of(params, or_all=False)
         limits = self._limits
@@ -149,7 +150,7 @@ class PageHandlers:
         form = form_of(request.headers)
         body = {"deleted": result.deleted, "revision": result.revision}
         headers = common_headers(self._service, result.revision, form.content_type)
-        return web.Response(body=form.dump(body), headers=headers)
+        return Answer(headers, form.dump(body))
 
 
 def _range_of(params: Mapping[str, bytes], *, or_all: bool) -> tuple[bytes, bytes | None]:

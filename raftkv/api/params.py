@@ -1,6 +1,8 @@
-"""What a request says besides its body: the key, query parameters, durations, conditions. Strict: a typo is a
-400,
-never a silently different request. Raises ``errors.BadRequest`` or ``errors.TooLarge``."""
+"""What a request says besides its body: the key, query parameters, durations, conditions.
+
+Strict: a typo is a 400, never a silently different request. Raises ``errors.BadRequest`` or
+``errors.TooLarge``.
+"""
 
 from __future__ import annotations
 

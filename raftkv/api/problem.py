@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import orjson
-from aiohttp import web
-from multidict import CIMultiDict
 
+from raftkv.api.answer import Answer
 from raftkv.errors import RaftkvError
 
 PROBLEM_JSON = "application/problem+json"
 
 
-def problem(error: RaftkvError) -> web.Response:
+def problem(error: RaftkvError) -> Answer:
     """The response for ``error``. ``Retry-After`` only where a retry can't repeat what already happened."""
     body: dict[str, object] = {
         "type": f"urn:raftkv:error:{error.code}",
@@ -22,7 +21,7 @@ def problem(error: RaftkvError) -> web.Response:
         "code": error.code,
         "outcome": error.outcome.value,
     }
-    headers = CIMultiDict({"Content-Type": PROBLEM_JSON})
+    headers = {"Content-Type": PROBLEM_JSON}
     if error.leader is not None:
         body["leader"] = error.leader
     if error.retry_after_ms is not None:
@@ -31,4 +30,4 @@ def problem(error: RaftkvError) -> web.Response:
     body |= error.extra
     if allow := error.extra.get("allow"):
         headers["Allow"] = str(allow)
-    return web.Response(status=error.status, body=orjson.dumps(body) + b"\n", headers=headers)
+    return Answer(headers, orjson.dumps(body) + b"\n", error.status)

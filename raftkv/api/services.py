@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from raftkv.api.answer import Answer
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
 from raftkv.api.fields import answer, checked_name, document, lease_or_ttl, name_of, not_allowed
 from raftkv.api.form import form_of
@@ -34,7 +35,7 @@ class ServicesHandlers:
         self._machine = machine
         self._limits = limits
 
-    async def list(self, request: web.BaseRequest) -> web.Response:
+    async def list(self, request: web.BaseRequest) -> Answer:
         """The names that have an instance."""
         params = parse_query(request.rel_url.raw_query_string, CONSISTENCY_PARAMS)
         await await_consistency(self._service, self._limits, params)
@@ -57,7 +58,7 @@ class ServicesHandlers:
             return await self.register(request, queue)
         return await self.instances(request, queue)
 
-    async def register(self, request: web.BaseRequest, queue: Queue) -> web.Response:
+    async def register(self, request: web.BaseRequest, queue: Queue) -> Answer:
         """``{"id", "address", "ttl": "10s"}``, and ``meta``, any JSON, for others to see. With a ``lease``
         instead of ``ttl`` it goes with that one. An instance of that id is replaced.
         """
@@ -105,7 +106,7 @@ class ServicesHandlers:
             )
         return answer(request, self._service, {**listed(), "revision": store.revision}, store.revision)
 
-    async def deregister(self, request: web.BaseRequest, queue: Queue, raw_id: str) -> web.Response:
+    async def deregister(self, request: web.BaseRequest, queue: Queue, raw_id: str) -> Answer:
         key = queue.key(name_of(raw_id, "instance's id", self._limits.max_key_bytes))
         result = await self._writes.propose(
             request.headers, encode_delete(key), self._timeout(request), feature="leases"

@@ -17,6 +17,7 @@ import asyncio
 import structlog
 from aiohttp import web
 
+from raftkv.api.answer import Answer
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency, common_headers
 from raftkv.api.limits import Limits
 from raftkv.api.params import parse_query
@@ -53,7 +54,7 @@ class SnapshotHandlers:
                 headers["Cache-Control"] = "no-store"
                 freshness.note(headers)
                 if request.method == "HEAD":
-                    return web.Response(headers=headers)
+                    return Answer(headers)
                 response = web.StreamResponse(headers=headers)
                 await response.prepare(request)
                 if why := await self._send(response, backup):

@@ -19,6 +19,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from raftkv.api.answer import Answer
 from raftkv.api.consistency import Freshness, common_headers
 from raftkv.api.gone import while_connected
 from raftkv.api.limits import Limits
@@ -157,7 +158,7 @@ class Streams:
         headers["X-Accel-Buffering"] = "no"  # nginx holds back an answer otherwise
         freshness.note(headers)
         if request.method == "HEAD":
-            return web.Response(headers=headers)
+            return Answer(headers)
         response = web.StreamResponse(headers=headers)
         encode = _encode_line if lines else _encode
         stream = _Stream(self._service, self._limits, request, response, encode)
@@ -166,10 +167,6 @@ class Streams:
         watcher = open_watcher(self._service.hub, bell.ring)
         try:
             await response.prepare(request)
-            stream = _Stream(
-                self._service, self._limits, request, response, _encode_line if lines else _encode
-            )
-            stream.demands_quorum = freshness.staleness_ms is None
             await while_connected(request, stream.run(source_of(watcher), bell))
         except ConnectionError:
             raise

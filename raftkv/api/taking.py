@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import orjson
 from aiohttp import web
 
+from raftkv.api.answer import Answer
+from raftkv.api.body import json_response
 from raftkv.api.limits import Limits
 from raftkv.api.params import parse_query, timeout_ms
 from raftkv.ports import Service
@@ -15,12 +16,11 @@ class TakingHandlers:
         self._service = service
         self._limits = limits
 
-    async def take(self, request: web.BaseRequest) -> web.Response:
+    async def take(self, request: web.BaseRequest) -> Answer:
         """Take a snapshot on this node, or wait for the one that is being taken; answered once it is
         durable. A large one lasts: without a ``?timeout=`` it may take as long as any request.
         """
         params = parse_query(request.rel_url.raw_query_string, ("timeout",))
         longest_ms = self._limits.max_request_timeout_ms
         taken = await self._service.take_snapshot(timeout_ms(params, longest_ms, longest_ms))
-        body = orjson.dumps(taken, option=orjson.OPT_INDENT_2) + b"\n"
-        return web.Response(body=body, content_type="application/json")
+        return json_response(taken)

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from raftkv.api.answer import Answer
 from raftkv.api.body import whole_body
 from raftkv.api.consistency import common_headers
 from raftkv.api.form import form_of, parse_document
@@ -29,7 +30,7 @@ class TxnHandlers:
         self._limits = limits
         self._writes = writes
 
-    async def txn(self, request: web.BaseRequest) -> web.Response:
+    async def txn(self, request: web.BaseRequest) -> Answer:
         document, left_ms = await self._document(request)
         encoder = Encoder(self._limits, self._limits.max_txn_operations)
         command = encoder.txn(document)
@@ -39,7 +40,7 @@ class TxnHandlers:
         found = txn_outcome(document, result, form_of(request.headers).fields)
         return self._answer(request, {"revision": result.revision, **found}, result.revision)
 
-    async def batch(self, request: web.BaseRequest) -> web.Response:
+    async def batch(self, request: web.BaseRequest) -> Answer:
         document, left_ms = await self._document(request)
         operations = document.get("ops")
         if document.keys() != {"ops"} or not isinstance(operations, list):
@@ -54,7 +55,7 @@ class TxnHandlers:
         found = outcomes(operations, result.results, form_of(request.headers).fields)
         return self._answer(request, {"revision": result.revision, "results": found}, result.revision)
 
-    async def compact(self, request: web.BaseRequest) -> web.Response:
+    async def compact(self, request: web.BaseRequest) -> Answer:
         document, left_ms = await self._document(request)
         revision = document.get("revision")
         if document.keys() != {"revision"} or type(revision) is not int or not 0 <= revision <= _MAX_REVISION:
@@ -74,7 +75,7 @@ class TxnHandlers:
         body, left_ms = await whole_body(request, limits.max_request_bytes, left_ms, "the body")
         return parse_document(request.headers, body), left_ms
 
-    def _answer(self, request: web.BaseRequest, document: dict[str, Any], revision: int) -> web.Response:
+    def _answer(self, request: web.BaseRequest, document: dict[str, Any], revision: int) -> Answer:
         form = form_of(request.headers)
         headers = common_headers(self._service, revision, form.content_type)
-        return web.Response(body=form.dump(document), headers=headers)
+        return Answer(headers, form.dump(document))
