@@ -56,6 +56,7 @@ class Ask:
     repeatable: bool = True
     wait_s: float = 0.0  # that the node may take on purpose, beyond the timeout
     timed: bool = True  # it takes ?timeout=
+    absent_ok: bool = False  # 404 is an answer like others
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class Caller:
     # -- one answer ----------------------------------------------------------------------------------------
 
     async def call(self, ask: Ask, timeout_s: float | None = None) -> Reply:
-        """The first good answer (2xx, 304). Raises ``RaftkvError``."""
+        """The first good answer (2xx, 304; 404 where that is one). Raises ``RaftkvError``."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self.timeout_s if timeout_s is None else timeout_s) + ask.wait_s
         unknown: RaftkvError | None = None
@@ -184,7 +185,7 @@ class Caller:
             return Unreachable(f"{endpoint}: {error}")
         except _NoReply as error:
             return Unreachable(f"{endpoint}: {error}{what}", outcome=Outcome.UNKNOWN)
-        if reply.status < 300 or reply.status == 304:
+        if reply.status < 300 or reply.status == 304 or (reply.status == 404 and ask.absent_ok):
             return reply
         return read_error(reply.status, reply.headers.get("Content-Type", ""), reply.body, endpoint)
 
