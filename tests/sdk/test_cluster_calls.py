@@ -87,7 +87,7 @@ async def test_a_node_that_can_serve_is_found() -> None:
             assert await client.ready() == "n2"
         async with AsyncClient(one.url) as client:
             with pytest.raises(NoQuorum):
-                await client.ready(timeout=0.1)
+                await client.ready(timeout=1.0)
 
 
 async def test_a_snapshot_is_taken() -> None:
