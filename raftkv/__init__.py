@@ -30,7 +30,7 @@ _NAMES = {
             "absent",
             "exists",
         ),
-        "raftkv.sdk.results": ("Event", "Instance", "Item"),
+        "raftkv.sdk.results": ("Event", "Instance", "Item", "ReadResult"),
         "raftkv.server.embedding": ("Node", "node_config"),
         "raftkv.config": ("Address", "Config"),
         "raftkv.sdk.errors": ("LeaseLost", "LockLost", "Unreachable"),

@@ -52,6 +52,7 @@ from raftkv.sdk.operations import exists as exists
 from raftkv.sdk.results import Event as Event
 from raftkv.sdk.results import Instance as Instance
 from raftkv.sdk.results import Item as Item
+from raftkv.sdk.results import ReadResult as ReadResult
 from raftkv.sdk.sync import Client as Client
 from raftkv.server.embedding import Node as Node
 from raftkv.server.embedding import node_config as node_config

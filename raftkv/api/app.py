@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 
-from raftkv.api import elections, leases, locks, members, services
+from raftkv.api import elections, leases, locks, members, redirect, services
 from raftkv.api.answer import Answer
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
@@ -68,6 +68,7 @@ class Routes:
     """Finds the handler of a request and turns what it raises into a response."""
 
     def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
+        self._service = service
         writes, streams = Writes(service, machine, limits), Streams(service, limits)
         polls = Polls(service, machine, limits, streams)
         kv = KvHandlers(service, machine, limits, writes=writes, polls=polls)
@@ -148,6 +149,11 @@ class Routes:
             if request.rel_url.raw_fragment:
                 # Cut off, it would make another key of this one.
                 raise BadRequest("a request has no #fragment; write a literal # as %23")
+            if redirect.PARAM in request.rel_url.raw_query_string and path.startswith("/v1/"):
+                told = redirect.redirected(request, self._service)
+                if isinstance(told, Answer):
+                    return _last_if_more_may_come(request, told)
+                request = told
             if path.startswith(_KEY_PATH):
                 by_key = self._keys.get(request.method)
                 if by_key is None:
@@ -165,17 +171,20 @@ class Routes:
             return await handler(request)
         except RaftkvError as error:
             self._tallies.errors[error.code] += 1
-            response = problem(error)
-            if "Expect" in request.headers:
-                # Told this, the client may send the body or not: what comes next can't be told apart.
-                response.force_close()
-            return response
+            return _last_if_more_may_come(request, problem(error))
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client is gone
         except Exception:
             logger.exception("a request failed", method=request.method, path=request.path)
             detail = "the server made a mistake; its log has the details"
             return problem(RaftkvError(detail, outcome=Outcome.UNKNOWN))
+
+
+def _last_if_more_may_come(request: web.BaseRequest, response: Answer) -> Answer:
+    if "Expect" in request.headers:
+        # Told this, the client may send the body or not: what comes next can't be told apart.
+        response.force_close()
+    return response
 
 
 def _method_not_allowed(method: str, allowed: dict[str, Any]) -> MethodNotAllowed:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from raftkv.api.answer import Answer
 from raftkv.api.body import small_body
-from raftkv.api.consistency import common_headers
+from raftkv.api.consistency import Freshness, common_headers
 from raftkv.api.form import bytes_of, form_of, parse_document
 from raftkv.api.operations import MAX_LEASE
 from raftkv.api.params import percent_decode, ttl_ms
@@ -29,10 +29,19 @@ async def document(request: web.BaseRequest, within_ms: float, allowed: tuple[st
 
 
 def answer(
-    request: web.BaseRequest, service: Service, found: dict[str, Any], revision: int, status: int = 200
+    request: web.BaseRequest,
+    service: Service,
+    found: dict[str, Any],
+    revision: int,
+    status: int = 200,
+    *,
+    freshness: Freshness | None = None,
 ) -> Answer:
+    """``freshness``: of a read's."""
     form = form_of(request.headers)
     headers = common_headers(service, revision, form.content_type)
+    if freshness is not None:
+        freshness.note(headers)
     return Answer(headers, form.dump(found), status)
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from raftkv.api import poll
 from raftkv.api.answer import Answer
 from raftkv.api.body import whole_body
-from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency, common_headers
+from raftkv.api.consistency import CONSISTENCY_PARAMS, Freshness, await_consistency, common_headers
 from raftkv.api.envelope import envelope, key_fields
 from raftkv.api.form import IN_JSON, IN_MSGPACK, JSON, MSGPACK, Form
 from raftkv.api.limits import Limits
@@ -29,6 +29,7 @@ from raftkv.api.params import (
     ttl_ms,
 )
 from raftkv.api.past import check_not_future, compacted, revision_param
+from raftkv.api.problem import problem
 from raftkv.api.writes import TOKEN_HEADER, Writes, refusal
 from raftkv.errors import BadRequest, ConditionFailed, KeyNotFound, RaftkvError
 from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
@@ -151,7 +152,7 @@ class KvHandlers:
             return Answer(headers, status=304)
         item = self._item_at(key, revision) if revision else store.get(key)
         if item is None:
-            raise KeyNotFound("there is no such key", extra={"revision": store.revision})
+            return self._absent(freshness)
         headers = common_headers(
             self._service, store.revision, item.content_type or _OCTETS if form is None else form.content_type
         )
@@ -171,6 +172,13 @@ class KvHandlers:
             return Answer(headers, form.dump(envelope(key, item, form.fields)))
         headers["X-Content-Type-Options"] = "nosniff"
         return Answer(headers, item.value)
+
+    def _absent(self, freshness: Freshness) -> Answer:
+        """404, which may be as stale as any answer."""
+        revision = self._store.revision
+        headers = common_headers(self._service, revision, JSON)
+        freshness.note(headers)
+        return problem(KeyNotFound("there is no such key", extra={"revision": revision}), headers)
 
     def _item_at(self, key: bytes, revision: int) -> Item | None:
         check_not_future(self._store, revision)

@@ -10,7 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from raftkv.api.answer import Answer
-from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
+from raftkv.api.consistency import CONSISTENCY_PARAMS, Freshness, await_consistency
 from raftkv.api.fields import answer, document, lease_id, not_allowed
 from raftkv.api.form import form_of
 from raftkv.api.limits import Limits
@@ -78,28 +78,30 @@ class LeasesHandlers:
 
     async def look(self, request: web.BaseRequest, lease: int) -> Answer:
         params = parse_query(request.rel_url.raw_query_string, CONSISTENCY_PARAMS)
-        await await_consistency(self._service, self._limits, params)
+        freshness = await await_consistency(self._service, self._limits, params)
         known = self._machine.leases.get(lease)
         if known is None:
             raise NoSuchLease(f"there is no lease {lease}; it may have ended")
         fields = form_of(request.headers).fields
         keys = [fields("key", key) for key in self._machine.store.leased(lease)]
-        return self._answer(request, {**self._shown(lease, known), "keys": keys})
+        return self._answer(request, {**self._shown(lease, known), "keys": keys}, freshness)
 
     async def list(self, request: web.BaseRequest) -> Answer:
         """All of them in the order of their ids, ``limit`` at a time, from the one after ``after`` on."""
         params = parse_query(request.rel_url.raw_query_string, ("limit", "after", *CONSISTENCY_PARAMS))
         limit = number_of(params, "limit", _MAX_PAGE, 1, _MAX_PAGE)
         after = number_of(params, "after", 0, 0, 10**18 - 1)
-        await await_consistency(self._service, self._limits, params)
+        freshness = await await_consistency(self._service, self._limits, params)
         known = self._machine.leases.rows()
         shown = heapq.nsmallest(limit + 1, (lease for lease in known if lease > after))
         more, shown = len(shown) > limit, shown[:limit]
         leases = [self._shown(lease, known[lease]) for lease in shown]
-        return self._answer(request, {"leases": leases, "after": shown[-1] if more else None})
+        return self._answer(request, {"leases": leases, "after": shown[-1] if more else None}, freshness)
 
-    def _answer(self, request: web.BaseRequest, found: dict[str, Any]) -> Answer:
-        return answer(request, self._service, found, self._machine.store.revision)
+    def _answer(
+        self, request: web.BaseRequest, found: dict[str, Any], freshness: Freshness | None = None
+    ) -> Answer:
+        return answer(request, self._service, found, self._machine.store.revision, freshness=freshness)
 
     def _shown(self, lease: int, known: Lease) -> dict[str, Any]:
         """What is left of it: on the leader exact, elsewhere it may be less than what is said, never more."""

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from raftkv.api.answer import Answer
-from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
+from raftkv.api.consistency import CONSISTENCY_PARAMS, Freshness, await_consistency
 from raftkv.api.fields import answer, document, lease_id, lease_or_ttl, name_of, not_allowed, value_of
 from raftkv.api.form import Fields, form_of
 from raftkv.api.gone import while_connected
@@ -94,7 +94,7 @@ class QueueHandlers:
 
     async def look(self, request: web.BaseRequest, queue: Queue) -> web.StreamResponse:
         params = parse_query(request.rel_url.raw_query_string, CONSISTENCY_PARAMS)
-        await await_consistency(self._service, self._limits, params)
+        freshness = await await_consistency(self._service, self._limits, params)
         queued = places(self._machine.store, queue)
         fields = form_of(request.headers).fields
         found = {
@@ -103,15 +103,17 @@ class QueueHandlers:
             "waiters": max(0, len(queued) - 1),
             "revision": self._machine.store.revision,
         }
-        return self._answer(request, found)
+        return self._answer(request, found, freshness)
 
     def _granted(self, request: web.BaseRequest, queue: Queue, place: Place) -> Answer:
         fields = form_of(request.headers).fields
         found = {**fields("name", queue.name), **holder_fields(place, fields), **fields("key", place.key)}
         return self._answer(request, found)
 
-    def _answer(self, request: web.BaseRequest, found: dict[str, Any]) -> Answer:
-        return answer(request, self._service, found, self._machine.store.revision)
+    def _answer(
+        self, request: web.BaseRequest, found: dict[str, Any], freshness: Freshness | None = None
+    ) -> Answer:
+        return answer(request, self._service, found, self._machine.store.revision, freshness=freshness)
 
     def _params(self, request: web.BaseRequest, *others: str) -> tuple[dict[str, bytes], float]:
         params = parse_query(request.rel_url.raw_query_string, ("timeout", *others))

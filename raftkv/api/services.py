@@ -38,12 +38,12 @@ class ServicesHandlers:
     async def list(self, request: web.BaseRequest) -> Answer:
         """The names that have an instance."""
         params = parse_query(request.rel_url.raw_query_string, CONSISTENCY_PARAMS)
-        await await_consistency(self._service, self._limits, params)
+        freshness = await await_consistency(self._service, self._limits, params)
         store = self._machine.store
         fields = form_of(request.headers).fields
         found = [fields("name", name) for name in names(store, SERVICE)]
         listed = {"services": found, "revision": store.revision}
-        return answer(request, self._service, listed, store.revision)
+        return answer(request, self._service, listed, store.revision, freshness=freshness)
 
     async def one(self, request: web.BaseRequest, rest: str) -> web.StreamResponse:
         """``rest``: what follows on ``/v1/services/``, percent-encoded."""
@@ -104,7 +104,8 @@ class ServicesHandlers:
                 lambda hub, wake: hub.watch_prefix(queue.prefix, queue.end, None, wake),
                 lambda watcher: States(watcher, "instances", listed),
             )
-        return answer(request, self._service, {**listed(), "revision": store.revision}, store.revision)
+        found = {**listed(), "revision": store.revision}
+        return answer(request, self._service, found, store.revision, freshness=freshness)
 
     async def deregister(self, request: web.BaseRequest, queue: Queue, raw_id: str) -> Answer:
         key = queue.key(name_of(raw_id, "instance's id", self._limits.max_key_bytes))

@@ -23,6 +23,8 @@ COMMANDS = {
     "watch": "raftkv.cli.watch:watch",
     "lease": "raftkv.cli.lease:lease",
     "lock": "raftkv.cli.lock:lock",
+    "election": "raftkv.cli.election:election",
+    "service": "raftkv.cli.service:service",
     "txn": "raftkv.cli.txn:txn",
     "batch": "raftkv.cli.txn:batch",
     "status": "raftkv.cli.status:status",
@@ -37,6 +39,7 @@ COMMANDS = {
     "wal": "raftkv.cli.wal:wal",
     "verify": "raftkv.cli.verify:verify",
     "simulate": "raftkv.cli.simulate:simulate",
+    "completion": "raftkv.cli.completion:completion",
 }
 
 

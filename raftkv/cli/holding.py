@@ -1,10 +1,10 @@
-"""A lock held from the command line: a lease that a thread keeps alive, and the requests that go with it.
+"""A lock, or the lead, held from the command line: a lease that a thread keeps alive, and its requests.
 
 Rules:
 
-- All requests here may be repeated: they name the lease, and a place in a lock's queue is asked for by it. So
-  each is sent to one endpoint after the other until one has answered.
-- How long the lock is surely ours is reckoned by our own clock, from when the last keepalive that was
+- All requests here may be repeated: they name the lease, and a place in a queue is asked for by it. So each
+  is sent to one endpoint after the other until one has answered.
+- How long it is surely ours is reckoned by our own clock, from when the last keepalive that was
   answered was *sent*: nobody else can have it before that time is over, whatever became of us.
 """
 
@@ -14,9 +14,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from raftkv.cli.output import document_of, printable, text_or_base64
 from raftkv.client import (
     ClientError,
     Endpoint,
@@ -30,12 +32,28 @@ from raftkv.client import (
 )
 from raftkv.client.failover import read_problem
 
-LEASES, LOCKS = "/v1/leases", "/v1/locks"
+LEASES = "/v1/leases"
 PAUSE_S = 0.1  # after all endpoints have failed
 
 
 class Lost(Exception):
     """The lease has ended, or may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What one at a time may hold: a lock, or the lead of an election. As text it is named for a person."""
+
+    at: str  # "/v1/locks" or "/v1/elections"
+    what: str  # "lock" or "lead of"
+    name: bytes
+
+    @property
+    def path(self) -> str:
+        return f"{self.at}/{quote(self.name, safe='')}"
+
+    def __str__(self) -> str:
+        return f"the {self.what} {printable(self.name)}"
 
 
 def insist(
@@ -73,6 +91,36 @@ def insist(
             raise Unreachable(failures)
 
 
+def acquire(
+    endpoints: Sequence[Endpoint],
+    queue: Queue,
+    lease: int,
+    *,
+    wait_s: float,
+    timeout_s: float,
+    value: bytes = b"",
+) -> dict[str, Any]:
+    """Wait for it to be ``lease``'s: its name, fencing token and lease, as a node says it.
+
+    Raises ``Lost``, ``Refused`` with 409 (it is held, ``wait_s`` long), or ``Unreachable``.
+    """
+    # NB: asked again with the same lease, at any node, it keeps its place in the queue.
+    body = json.dumps({"lease": lease, **(text_or_base64("value", value) if value else {})}).encode()
+    deadline_s = time.monotonic() + wait_s
+
+    def asked() -> tuple[Request, float]:
+        left_s = max(0.0, deadline_s - time.monotonic())
+        query = (("wait", f"{round(left_s * 1000)}ms"),)
+        return Request("POST", queue.path, query, body), left_s + timeout_s
+
+    try:
+        return document_of(insist(endpoints, asked, deadline_s + timeout_s))
+    except Refused as error:
+        if error.problem.code == "no_such_lease":
+            raise Lost(f"lease {lease} has ended") from error
+        raise
+
+
 class Holding:
     """A lease, kept alive from its grant on, until it is closed."""
 
@@ -86,7 +134,7 @@ class Holding:
         body = json.dumps({"ttl": f"{ttl_ms}ms"}).encode()
         # NB: one that is granted and not heard of ends by itself.
         request = Request("POST", LEASES, (), body)
-        granted = _document(insist(endpoints, lambda: (request, timeout_s / 2), begun_s + timeout_s))
+        granted = document_of(insist(endpoints, lambda: (request, timeout_s / 2), begun_s + timeout_s))
         self.lease = int(granted["lease"])
         self._sure_until_s = begun_s + self._ttl_s
         self._thread = threading.Thread(target=self._keep_alive, daemon=True, name="keepalive")
@@ -96,27 +144,6 @@ class Holding:
     def sure_s(self) -> float:
         """How long the lease surely lives from now on; below zero: it may have ended."""
         return float("-inf") if self._gone else self._sure_until_s - time.monotonic()
-
-    def acquire(self, name: bytes, wait_s: float, timeout_s: float) -> int:
-        """The lock's fencing token.
-
-        Raises ``Lost``, ``Refused`` with 409 (it is held, ``wait_s`` long), or ``Unreachable``.
-        """
-        path = f"{LOCKS}/{quote(name, safe='')}"
-        body = json.dumps({"lease": self.lease}).encode()
-        deadline_s = time.monotonic() + wait_s
-
-        def asked() -> tuple[Request, float]:
-            left_s = max(0.0, deadline_s - time.monotonic())
-            return Request("POST", path, (("wait", f"{round(left_s * 1000)}ms"),), body), left_s + timeout_s
-
-        try:
-            granted = _document(insist(self._endpoints, asked, deadline_s + timeout_s))
-        except Refused as error:
-            if error.problem.code == "no_such_lease":
-                raise Lost("its lease ended while it waited") from error
-            raise
-        return int(granted["fencing_token"])
 
     def close(self, timeout_s: float) -> None:
         """Revoke the lease: all that goes with it is released. Raises ``ClientError`` where it can't be."""
@@ -147,8 +174,3 @@ class Holding:
                 self._gone = not self._stop.is_set()
                 return
             self._sure_until_s = sent_s + self._ttl_s
-
-
-def _document(reply: Reply) -> dict[str, Any]:
-    document = json.loads(reply.body)
-    return document if isinstance(document, dict) else {}

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from raftkv.cli.options import Command, cluster_of, cluster_options, raw_bytes, raw_key
+from raftkv.cli.options import Command, cluster_of, cluster_options, once_option, raw_bytes, raw_key
 from raftkv.cli.output import Failure, on_terminal, print_json, printable, reported
 from raftkv.client import Endpoint, Refused
 from raftkv.client import kv as calls
@@ -33,6 +33,8 @@ PREVIEW_CHARACTERS = 60
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
 @click.option("--ttl", metavar="DURATION", help="How long the key is to live: 500ms, 30s, 5m, 2h.")
 @click.option("--lease", type=click.IntRange(min=1), metavar="ID", help="A lease that the key goes with.")
+@click.option("--content-type", metavar="TYPE", help="What the value is: kept, and said with it.")
+@once_option
 @cluster_options
 def put(
     *,
@@ -42,6 +44,8 @@ def put(
     if_absent: bool,
     ttl: str | None,
     lease: int | None,
+    content_type: str | None,
+    token: str | None,
     endpoints: tuple[Endpoint, ...],
     timeout_s: float,
     output: str,
@@ -62,7 +66,15 @@ def put(
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
         done = calls.put(
-            cluster, key, value, if_revision=if_revision, if_absent=if_absent, ttl=ttl, lease=lease
+            cluster,
+            key,
+            value,
+            if_revision=if_revision,
+            if_absent=if_absent,
+            ttl=ttl,
+            lease=lease,
+            content_type=content_type,
+            token=token,
         )
     if output == "json":
         print_json(done)
@@ -144,19 +156,40 @@ def get(
 @click.command()
 @click.argument("key", callback=raw_key)
 @click.option("--prefix", is_flag=True, help="All keys that begin with KEY, at once.")
+@click.option("--end", callback=raw_bytes, metavar="END", help="All keys from KEY to before END, at once.")
+@click.option(
+    "--if-revision", type=click.IntRange(min=1), metavar="N", help="Only if the key was last changed at N."
+)
+@once_option
 @cluster_options
 def delete(
-    *, key: bytes, prefix: bool, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str
+    *,
+    key: bytes,
+    prefix: bool,
+    end: bytes | None,
+    if_revision: int | None,
+    token: str | None,
+    endpoints: tuple[Endpoint, ...],
+    timeout_s: float,
+    output: str,
 ) -> None:
     """Delete KEY. That there was none is no error."""
+    if prefix + (end is not None) + (if_revision is not None) > 1:
+        raise click.UsageError("--prefix, --end and --if-revision exclude each other")
+    keys: calls.Range = (
+        (("prefix", key),) if prefix else () if end is None else (("start", key), ("end", end))
+    )
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
-        done = calls.delete_prefix(cluster, key) if prefix else calls.delete(cluster, key)
+        if keys:
+            done = calls.delete_range(cluster, keys, token=token)
+        else:
+            done = calls.delete(cluster, key, if_revision=if_revision, token=token)
     if output == "json":
         print_json(done)
-    elif prefix:
-        keys = "1 key" if done.get("deleted") == 1 else f"{done.get('deleted')} keys"
-        click.echo(f"deleted {keys} (revision {done.get('revision')})")
+    elif keys:
+        number = "1 key" if done.get("deleted") == 1 else f"{done.get('deleted')} keys"
+        click.echo(f"deleted {number} (revision {done.get('revision')})")
     elif done.get("deleted"):
         click.echo(f"deleted {printable(key)} (revision {done.get('revision')})")
     else:
@@ -165,6 +198,8 @@ def delete(
 
 @click.command("list")
 @click.argument("prefix", callback=raw_bytes, default="")
+@click.option("--start", callback=raw_bytes, metavar="KEY", help="Instead of PREFIX: from KEY on.")
+@click.option("--end", callback=raw_bytes, metavar="KEY", help="Instead of PREFIX: to before KEY.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N keys.")
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
@@ -179,6 +214,8 @@ def delete(
 def list_keys(
     *,
     prefix: bytes,
+    start: bytes | None,
+    end: bytes | None,
     limit: int | None,
     keys_only: bool,
     reverse: bool,
@@ -198,18 +235,22 @@ def list_keys(
     the value, with control characters, backslashes and bytes that aren't UTF-8 as \\n, \\\\, \\xff. JSON is
     exact.
     """
+    if prefix and (start is not None or end is not None):
+        raise click.UsageError("give a PREFIX, or --start and --end")
+    named = (("start", start), ("end", end))
+    keys = tuple((name, each) for name, each in named if each is not None) or (("prefix", prefix),)
     table = output == "table" and on_terminal()
     freshness = _freshness(consistency, max_staleness, min_revision, revision)
     asked = limit if limit is not None or not table else TERMINAL_ITEMS + 1
     with reported():
         cluster = cluster_of(endpoints, timeout_s)
         if count:
-            found = calls.count(cluster, prefix, freshness)
+            found = calls.count(cluster, keys, freshness)
             print_json(found) if output == "json" else click.echo(found["count"])
             return
         runs = calls.pages(
             cluster,
-            prefix,
+            keys,
             limit=asked,
             page_items=PAGE_KEYS if keys_only else PAGE_ITEMS,
             keys_only=keys_only,

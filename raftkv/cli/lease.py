@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from raftkv.cli.options import cluster_of, cluster_options
-from raftkv.cli.output import Failure, on_terminal, plain_columns, print_json, printable, reported
+from raftkv.cli.output import Failure, document_of, print_json, print_rows, printable, reported
 from raftkv.client import Endpoint, Reply, Request
 from raftkv.client.kv import item_bytes
 
@@ -66,7 +66,7 @@ def get(lease_id: int, endpoints: tuple[Endpoint, ...], timeout_s: float, output
     """Show how long LEASE lives, and which keys go with it."""
     with reported():
         reply = cluster_of(endpoints, timeout_s).read(Request("GET", f"{PATH}/{lease_id}"))
-    found = _document(reply)
+    found = document_of(reply)
     if output == "json":
         print_json(found)
         return
@@ -85,23 +85,14 @@ def list_leases(endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) 
         cluster = cluster_of(endpoints, timeout_s)
         while after is not None:
             query = (("limit", str(PAGE)), ("after", str(after)))
-            page = _document(cluster.read(Request("GET", PATH, query)))
+            page = document_of(cluster.read(Request("GET", PATH, query)))
             found += page.get("leases", ())
             after = page.get("after")
     if output == "json":
         print_json(found)
         return
     rows = [(str(each.get("lease")), f"{each.get('ttl_ms')} ms", _left(each)) for each in found]
-    if not on_terminal():
-        click.echo(plain_columns([tuple(name.upper() for name in COLUMNS), *rows]))
-        return
-    from rich.console import Console  # noqa: PLC0415 - only where it is needed: it is slow to import
-    from rich.table import Table  # noqa: PLC0415
-
-    grid = Table(*(name.upper() for name in COLUMNS), box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        grid.add_row(*row)
-    Console().print(grid if rows else "no leases", highlight=False)
+    print_rows(COLUMNS, rows, empty="no leases")
 
 
 def _left(shown: dict[str, Any]) -> str:
@@ -110,7 +101,7 @@ def _left(shown: dict[str, Any]) -> str:
 
 
 def _show(reply: Reply, output: str, line: str) -> None:
-    done = _document(reply)
+    done = document_of(reply)
     if output == "json":
         print_json(done)
         return
@@ -118,13 +109,3 @@ def _show(reply: Reply, output: str, line: str) -> None:
         click.echo(line.format(**done))
     except KeyError as error:
         raise Failure(f"{reply.endpoint} did not say {error}: is it a raftkv node?") from error
-
-
-def _document(reply: Reply) -> dict[str, Any]:
-    try:
-        found = json.loads(reply.body)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise Failure(f"{reply.endpoint} did not answer with a JSON object: is it a raftkv node?")
-    return found

@@ -61,6 +61,14 @@ endpoints_option = click.option(
 )
 
 
+once_option = click.option(
+    "--idempotency-key",
+    "token",
+    metavar="TOKEN",
+    help="Any text: what is sent again with it, within an hour, is done once.",
+)
+
+
 def timeout_option(default: str, what: str) -> Callable[[Command], Command]:
     """``--timeout``, in the command's arguments as ``timeout_s``."""
     return click.option(

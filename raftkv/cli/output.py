@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
 
 import click
 
-from raftkv.client import ClientError, NoQuorum, OutcomeUnknown
+from raftkv.client import ClientError, NoQuorum, OutcomeUnknown, Reply
 
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -66,6 +66,17 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
+def document_of(reply: Reply) -> dict[str, Any]:
+    """The JSON object of an answer. Raises ``Failure``."""
+    try:
+        found = json.loads(reply.body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Failure(f"{reply.endpoint} did not answer with a JSON object: is it a raftkv node?")
+    return found
+
+
 def printable(raw: bytes) -> str:
     """Bytes as one line of text that can't be mistaken for other bytes, nor command a terminal.
 
@@ -99,3 +110,29 @@ def plain_columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
     return "\n".join(lines)
+
+
+def print_rows(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    empty: str,
+    styles: Mapping[str, str] | None = None,
+) -> None:
+    """A table on a terminal, ``empty`` where it has no rows; else plain columns. ``styles``: rich's, by
+    column.
+    """
+    if not on_terminal():
+        click.echo(plain_columns([[name.upper() for name in columns], *rows]))
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where it is needed: it is slow to import
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    grid = Table(*(name.upper() for name in columns), box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        cells = zip(columns, row, strict=True)
+        grid.add_row(
+            *(Text(cell, style=(styles or {}).get(name, ""), overflow="fold") for name, cell in cells)
+        )
+    Console(highlight=False).print(grid if rows else empty)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raftkv.cli.options import output_option
-from raftkv.cli.output import Failure, print_json
+from raftkv.cli.options import cluster_of, endpoints_option, output_option, timeout_option
+from raftkv.cli.output import Failure, document_of, print_json, reported
 from raftkv.cli.progress import bar
+from raftkv.client import Endpoint, Request
 from raftkv.config import Address, Config, parse_cluster
 from raftkv.consensus.types import NodeId
 from raftkv.errors import StartError
@@ -154,7 +155,22 @@ def _counted(chunks: Iterator[bytes], advance: Callable[[int], None]) -> Iterato
 
 @click.group()
 def snapshot() -> None:
-    """Look into snapshots and backups. Changes nothing."""
+    """Take a snapshot; look into snapshots and backups."""
+
+
+@snapshot.command()
+@endpoints_option
+@timeout_option("1m", "How long it may take; then it goes on, and this exits 3.")
+@output_option
+def take(endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) -> None:
+    """Have the first endpoint write a snapshot to its disk now, as it else does by itself."""
+    with reported():
+        reply = cluster_of(endpoints[:1], timeout_s).write(Request("POST", "/v1/snapshot", (), b""))
+    done = document_of(reply)
+    if output == "json":
+        print_json(done)
+    else:
+        click.echo(f"up to entry {done.get('index')} of term {done.get('term')}, {done.get('bytes'):,} bytes")
 
 
 @snapshot.command()

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from raftkv.cli.options import cluster_of, cluster_options
+from raftkv.cli.options import cluster_of, cluster_options, once_option
 from raftkv.cli.output import ExitCode, print_json, printable, reported
 from raftkv.client import Endpoint
 from raftkv.client import kv as calls
@@ -15,8 +15,11 @@ from raftkv.client import kv as calls
 
 @click.command()
 @click.argument("file", type=click.File("rb"))
+@once_option
 @cluster_options
-def txn(file: BinaryIO, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) -> None:
+def txn(
+    file: BinaryIO, token: str | None, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str
+) -> None:
     """Do a transaction: all of it or nothing, at one revision.
 
     FILE ("-": standard input) is JSON like {"if": [{"key": "k", "value": "old"}], "then": [{"put": {"key":
@@ -24,7 +27,7 @@ def txn(file: BinaryIO, endpoints: tuple[Endpoint, ...], timeout_s: float, outpu
     """
     document = file.read()
     with reported():
-        done = calls.submit(cluster_of(endpoints, timeout_s), "txn", document)
+        done = calls.submit(cluster_of(endpoints, timeout_s), "txn", document, token=token)
     if output == "json":
         print_json(done)
     else:
@@ -37,8 +40,11 @@ def txn(file: BinaryIO, endpoints: tuple[Endpoint, ...], timeout_s: float, outpu
 
 @click.command()
 @click.argument("file", type=click.File("rb"))
+@once_option
 @cluster_options
-def batch(file: BinaryIO, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str) -> None:
+def batch(
+    file: BinaryIO, token: str | None, endpoints: tuple[Endpoint, ...], timeout_s: float, output: str
+) -> None:
     """Do many operations, each for itself, in order.
 
     FILE ("-": standard input) is JSON like {"ops": [{"put": {"key": "k", "value": "v"}}, {"delete": {"key":
@@ -46,7 +52,7 @@ def batch(file: BinaryIO, endpoints: tuple[Endpoint, ...], timeout_s: float, out
     """
     document = file.read()
     with reported():
-        done = calls.submit(cluster_of(endpoints, timeout_s), "batch", document)
+        done = calls.submit(cluster_of(endpoints, timeout_s), "batch", document, token=token)
     if output == "json":
         print_json(done)
     else:

@@ -52,7 +52,7 @@ def watch(
     printed = count(1)
     with reported():
         events = watched(
-            cluster_of(endpoints, timeout_s), query, patience_s=PATIENCE_S, on_moved=_say_that_it_moved
+            cluster_of(endpoints, timeout_s), query, patience_s=PATIENCE_S, on_moved=say_that_it_moved
         )
         with closing(events):
             try:
@@ -71,7 +71,7 @@ def watch(
                 return
 
 
-def _say_that_it_moved(why: str) -> None:
+def say_that_it_moved(why: str) -> None:
     if on_terminal():
         click.echo(f"{why}; going on at another node", err=True)
 

@@ -4,7 +4,7 @@ Rules:
 - Reads go on freely: to the next endpoint after any failure that another node might not have.
 - A write goes on only when it definitely did not happen: the endpoint was never reached, or answered 503
   with outcome ``not_applied``. Anything ambiguous ends it as ``OutcomeUnknown``: sent again, it might happen
-  twice.
+  twice. One with an idempotency key can't: it goes on, and is unknown only if nobody says what became of it.
 - One pass over the endpoints, within one timeout. Each gets half of the time that is left, the last one all
   of it: a node that is stopped or cut off can't use up the time of the healthy ones.
 """
@@ -22,6 +22,7 @@ from raftkv.client.exchange import Endpoint, NoReply, NotSent, Reply, Request, e
 
 Answer = TypeVar("Answer")
 
+IDEMPOTENCY_KEY = "Idempotency-Key"
 MAX_GRACE_S = 0.5  # how much longer than a node may take its answer is waited for
 MAX_SERVER_TIMEOUT_MS = 60_000  # nodes refuse a longer ?timeout=
 
@@ -102,6 +103,8 @@ class Cluster:
         Raises ``Refused``, ``NoQuorum`` or ``Unreachable``: it was not done; ``OutcomeUnknown``: who knows.
         """
         failed = _Failures()
+        done_once = any(name == IDEMPOTENCY_KEY for name, _ in request.headers)
+        unknown: OutcomeUnknown | None = None
         for endpoint, share_s in self._shares():
             try:
                 reply = exchange(endpoint, request, share_s, _server_timeout_ms(share_s))
@@ -109,17 +112,25 @@ class Cluster:
                 failed.unreachable(endpoint, str(error))
                 continue
             except NoReply as error:
-                raise OutcomeUnknown(f"{endpoint}: {error}") from error
+                unknown = OutcomeUnknown(f"{endpoint}: {error}")
+                if done_once:
+                    continue
+                raise unknown from error
             if reply.status < 300:
                 return reply
             problem = read_problem(reply)
             # NB: a 5xx that doesn't say what became of the write (a proxy's, say) leaves it unknown.
             if problem.outcome == "unknown" or (problem.outcome is None and reply.status >= 500):
-                raise OutcomeUnknown(f"{endpoint}: {problem.detail}")
+                unknown = OutcomeUnknown(f"{endpoint}: {problem.detail}")
+                if done_once:
+                    continue
+                raise unknown
+            if unknown is not None and reply.status == 507:  # of this attempt it is true
+                raise unknown
             if reply.status != 503:
                 raise Refused(problem)
             failed.answered(endpoint, problem)
-        raise failed.error()
+        raise unknown or failed.error()
 
     def _shares(self) -> Iterator[tuple[Endpoint, float]]:
         deadline = self._clock() + self.timeout_s

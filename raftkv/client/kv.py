@@ -14,7 +14,10 @@ from urllib.parse import quote
 
 from raftkv.client.errors import OutcomeUnknown, Problem, Refused
 from raftkv.client.exchange import Reply, Request
-from raftkv.client.failover import Cluster
+from raftkv.client.failover import IDEMPOTENCY_KEY, Cluster
+
+Range = tuple[tuple[str, bytes], ...]
+"""``(("prefix", p),)``, or ``("start", a)`` and ``("end", b)``, of which one may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ def put(
     if_absent: bool = False,
     ttl: str | None = None,
     lease: int | None = None,
+    content_type: str | None = None,
+    token: str | None = None,
 ) -> dict[str, Any]:
     """Set a key: ``{"key", "revision", "version", "created"}``, and ``"lease"`` where it has one. A condition
     that fails raises ``Refused``.
@@ -55,22 +60,30 @@ def put(
         query.append(("ttl", ttl))
     if lease is not None:
         query.append(("lease", str(lease)))
-    return _written(cluster.write(Request("PUT", key_path(key), tuple(query), value)))
+    headers = (*_once(token), *(() if content_type is None else (("Content-Type", content_type),)))
+    return _written(cluster.write(Request("PUT", key_path(key), tuple(query), value, headers)))
 
 
-def delete(cluster: Cluster, key: bytes) -> dict[str, Any]:
+def delete(
+    cluster: Cluster, key: bytes, *, if_revision: int | None = None, token: str | None = None
+) -> dict[str, Any]:
     """Remove a key: ``{"deleted": 0 | 1, "revision"}``."""
-    return _written(cluster.write(Request("DELETE", key_path(key))))
+    query = () if if_revision is None else (("if_revision", str(if_revision)),)
+    return _written(cluster.write(Request("DELETE", key_path(key), query, headers=_once(token))))
 
 
-def delete_prefix(cluster: Cluster, prefix: bytes) -> dict[str, Any]:
-    """Remove all keys that begin with ``prefix``, at once: ``{"deleted": n, "revision"}``."""
-    return _written(cluster.write(Request("DELETE", "/v1/kv", (("prefix", prefix),))))
+def delete_range(cluster: Cluster, keys: Range, *, token: str | None = None) -> dict[str, Any]:
+    """Remove all keys of a range, at once: ``{"deleted": n, "revision"}``."""
+    return _written(cluster.write(Request("DELETE", "/v1/kv", keys, headers=_once(token))))
 
 
-def submit(cluster: Cluster, what: str, document: bytes) -> dict[str, Any]:
+def submit(cluster: Cluster, what: str, document: bytes, *, token: str | None = None) -> dict[str, Any]:
     """A transaction or batch as JSON (``what``: ``txn`` or ``batch``), and its answer."""
-    return _written(cluster.write(Request("POST", f"/v1/{what}", (), document)))
+    return _written(cluster.write(Request("POST", f"/v1/{what}", (), document, _once(token))))
+
+
+def _once(token: str | None) -> tuple[tuple[str, str], ...]:
+    return () if token is None else ((IDEMPOTENCY_KEY, token),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +114,16 @@ def get_envelope(cluster: Cluster, key: bytes, freshness: Freshness = Freshness(
     return _document(cluster.read(Request("GET", key_path(key), query)))
 
 
-def count(cluster: Cluster, prefix: bytes, freshness: Freshness = Freshness()) -> dict[str, Any]:
-    """How many keys begin with ``prefix``: ``{"count", "revision"}``."""
-    query = [*freshness.query, ("prefix", prefix), ("limit", "0"), ("count", "true")]
+def count(cluster: Cluster, keys: Range, freshness: Freshness = Freshness()) -> dict[str, Any]:
+    """How many keys there are: ``{"count", "revision"}``."""
+    query = [*freshness.query, *keys, ("limit", "0"), ("count", "true")]
     document = _document(cluster.read(Request("GET", "/v1/kv", tuple(query))))
     return {"count": document.get("count"), "revision": document.get("revision")}
 
 
 def pages(
     cluster: Cluster,
-    prefix: bytes,
+    keys: Range,
     *,
     limit: int | None,
     page_items: int,
@@ -119,14 +132,14 @@ def pages(
     delimiter: bytes | None = None,
     freshness: Freshness = Freshness(),
 ) -> Iterator[Page]:
-    """The keys under ``prefix`` in key order, ``limit`` of them at most, ``page_items`` a request. With a
-    ``delimiter``, keys that have it behind the prefix as one folder.
+    """The keys of a range in key order, ``limit`` of them at most, ``page_items`` a request. With a
+    ``delimiter``, keys that have it behind the prefix (or start) as one folder.
     """
     cursor: str | None = None
     left = limit
     while left is None or left > 0:
         wanted = page_items if left is None else min(left, page_items)
-        query: list[tuple[str, str | bytes]] = [("prefix", prefix), ("limit", str(wanted))]
+        query: list[tuple[str, str | bytes]] = [*keys, ("limit", str(wanted))]
         query += freshness.query if freshness != Freshness() else []
         query += [("keys_only", "true")] if keys_only else []
         query += [("reverse", "true")] if reverse else []

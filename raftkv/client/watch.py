@@ -11,7 +11,7 @@ from raftkv.client.errors import NoQuorum, Unreachable
 from raftkv.client.exchange import NoReply, Request
 from raftkv.client.failover import Cluster
 
-PATH = "/v1/watch"
+WATCH = "/v1/watch"
 STALL_S = 40.0  # a node that watches for us says every 15 s that it lives
 PAUSE_S = 0.2  # before all endpoints are asked anew
 
@@ -26,13 +26,15 @@ def watch(
     cluster: Cluster,
     query: Query,
     *,
+    path: str = WATCH,
     patience_s: float,
     on_moved: Callable[[str], None] = _nobody,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[dict[str, Any], None, None]:
     """The events of ``GET /v1/watch?query``, as its lines have them, in order and each once, whatever becomes
-    of single nodes; the last of a stream that can't go on at all is ``compacted``.
+    of single nodes; the last of a stream that can't go on at all is ``compacted``. Of another ``path``, whose
+    events are states without ids: the state now, and each that follows, again the state now from a new node.
 
     ``on_moved`` is told why another endpoint is asked. Raises ``Refused``, and ``NoQuorum`` or
     ``Unreachable`` when no endpoint has taken it for ``patience_s``.
@@ -48,7 +50,7 @@ def watch(
                 headers.append(("Last-Event-ID", after))
             try:
                 asked = Cluster(endpoints, cluster.timeout_s)
-                request = Request("GET", PATH, query, headers=tuple(headers))
+                request = Request("GET", path, query, headers=tuple(headers))
                 download = asked.download(request, STALL_S, peeks=False)
             except (NoQuorum, Unreachable):
                 if clock() - since_s >= patience_s:

@@ -17,6 +17,7 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -38,6 +39,7 @@ _MAX_GRACE_S = 0.5  # how much longer than a node may take its answer is waited 
 _MAX_SERVER_TIMEOUT_MS = 60_000  # nodes refuse a longer ?timeout=
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4)  # after each round of all nodes; the last from then on
 _LEARN_TIMEOUT_S = 2.0
+_LARGE_BYTES = 1 << 20
 _ELSEWHERE = frozenset({429, 502, 503, 504})  # another node, or the same one later, may do it
 _CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
@@ -56,6 +58,7 @@ class Ask:
     repeatable: bool = True
     wait_s: float = 0.0  # that the node may take on purpose, beyond the timeout
     timed: bool = True  # it takes ?timeout=
+    absent_ok: bool = False  # 404 is an answer like others
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +142,11 @@ class Caller:
     # -- one answer ----------------------------------------------------------------------------------------
 
     async def call(self, ask: Ask, timeout_s: float | None = None) -> Reply:
-        """The first good answer (2xx, 304). Raises ``RaftkvError``."""
+        """The first good answer (2xx, 304; 404 where that is one). Raises ``RaftkvError``."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self.timeout_s if timeout_s is None else timeout_s) + ask.wait_s
         unknown: RaftkvError | None = None
+        answered: RaftkvError | None = None  # says more than that the node asked last is dead
         tried = 0
         while True:
             endpoint = self.endpoints.current
@@ -159,12 +163,14 @@ class Caller:
                 raise error
             if unknown is not None and not ask.repeatable:
                 raise unknown
+            if not isinstance(error, Unreachable):
+                answered = error
             self.endpoints.failed(endpoint)
             tried += 1
             self.look_around()
             pause_s = _pause_s(error, tried, len(self.endpoints))
             if loop.time() + pause_s >= deadline:
-                raise unknown or error
+                raise unknown or answered or error
             await asyncio.sleep(pause_s)
 
     def _share_s(self, ask: Ask, left_s: float, tried: int) -> float:
@@ -184,7 +190,7 @@ class Caller:
             return Unreachable(f"{endpoint}: {error}")
         except _NoReply as error:
             return Unreachable(f"{endpoint}: {error}{what}", outcome=Outcome.UNKNOWN)
-        if reply.status < 300 or reply.status == 304:
+        if reply.status < 300 or reply.status == 304 or (reply.status == 404 and ask.absent_ok):
             return reply
         return read_error(reply.status, reply.headers.get("Content-Type", ""), reply.body, endpoint)
 
@@ -196,7 +202,12 @@ class Caller:
         url = _url(endpoint, ask.path, (*ask.query, *timed))
         try:
             async with self._session_for(ask).request(
-                ask.method, url, headers=ask.headers, data=ask.body, timeout=timeout, allow_redirects=False
+                ask.method,
+                url,
+                headers=ask.headers,
+                data=_body(ask.body),
+                timeout=timeout,
+                allow_redirects=False,
             ) as answer:
                 return Reply(endpoint, answer.status, answer.headers, await answer.read())
         except _CONNECT_ERRORS as error:
@@ -313,6 +324,11 @@ async def _refuse_second(session: aiohttp.ClientSession, request: SimpleNamespac
 def _url(endpoint: str, path: str, query: Query) -> URL:
     text = f"?{urlencode(query, quote_via=quote, safe='')}" if query else ""
     return URL(f"{endpoint}{path}{text}", encoded=True)
+
+
+def _body(body: bytes | None) -> bytes | BytesIO | None:
+    """As aiohttp wants a large one, so that it is written piece by piece."""
+    return body if body is None or len(body) <= _LARGE_BYTES else BytesIO(body)
 
 
 def _pause_s(error: RaftkvError, tried: int, nodes: int) -> float:

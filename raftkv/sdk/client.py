@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import orjson
-
-from raftkv.sdk.calling import Ask, Caller
+from raftkv.sdk.calling import Caller
+from raftkv.sdk.cluster import ClusterCalls
 from raftkv.sdk.endpoints import Endpoints
 from raftkv.sdk.forms import Key
 from raftkv.sdk.kv import KvCalls
@@ -20,11 +19,9 @@ from raftkv.sdk.watching import WatchCalls
 
 DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_ENDPOINTS = "http://127.0.0.1:8001,http://127.0.0.1:8002,http://127.0.0.1:8003"
-_CHUNK_BYTES = 64 << 10
-_STALL_S = 30.0
 
 
-class AsyncClient(KvCalls, LeaseCalls, LockCalls, ServiceCalls, WatchCalls):
+class AsyncClient(KvCalls, LeaseCalls, LockCalls, ServiceCalls, WatchCalls, ClusterCalls):
     """A client of one cluster, for one event loop; any number of tasks may share it. Close it, or use it as
     ``async with AsyncClient("http://10.0.0.1:8001,http://10.0.0.2:8001") as client``.
 
@@ -57,33 +54,6 @@ class AsyncClient(KvCalls, LeaseCalls, LockCalls, ServiceCalls, WatchCalls):
     def view(self, prefix: Key) -> View:
         """``async with client.view("config/") as view``: a mapping that follows what is there."""
         return View(self._caller, prefix)
-
-    # -- the cluster ---------------------------------------------------------------------------------------
-
-    async def status(self, *, timeout: float | None = None) -> Mapping[str, Any]:
-        """Of the node that answers, as ``GET /v1/status`` gives it."""
-        return (await self._caller.call(Ask("GET", "/v1/status", timed=False), timeout)).json()
-
-    async def cluster(self, *, timeout: float | None = None) -> Mapping[str, Any]:
-        """All members as one node sees them, as ``GET /v1/cluster`` gives it."""
-        return (await self._caller.call(Ask("GET", "/v1/cluster", timed=False), timeout)).json()
-
-    async def transfer(self, to: str | None = None, *, timeout: float | None = None) -> str:
-        """Hand the lead to the node ``to``, or to who is fittest. Returns who leads then."""
-        body = orjson.dumps({} if to is None else {"id": to})
-        ask = Ask("POST", "/v1/cluster/leader", body=body, repeatable=False)
-        return str((await self._caller.call(ask, timeout)).json()["leader"])
-
-    async def backup(self, *, timeout: float | None = None) -> AsyncGenerator[bytes]:
-        """The bytes of a backup, for ``raftkv restore``, piece by piece. Raises ``Unreachable`` if it breaks
-        off: what came is no backup then.
-        """
-        head_s = self._caller.timeout_s if timeout is None else timeout
-        endpoint = self._caller.endpoints.current
-        ask = Ask("GET", "/v1/snapshot")
-        async with self._caller.stream(endpoint, ask, head_s=head_s, stall_s=_STALL_S) as answer:
-            async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
-                yield chunk
 
     # -- the end -------------------------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ whose ``outcome`` says whether a write may have happened.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 from raftkv.errors import BadRequest, KeyNotFound
 from raftkv.sdk.calling import Ask, Calls, Query
+from raftkv.sdk.errors import read_error
 from raftkv.sdk.forms import Data, Key, data_bytes, duration, key_bytes, key_path
 from raftkv.sdk.operations import Increment, Operation, Txn, TxnParts
 from raftkv.sdk.results import (
@@ -19,15 +21,19 @@ from raftkv.sdk.results import (
     Item,
     Page,
     PutResult,
+    ReadResult,
     TxnResult,
     read_batch,
     read_item,
     read_page,
     read_put,
+    read_result,
     read_txn,
 )
 
 _SCAN_ITEMS = 500  # a page
+_LONGEST_POLL_S = 50.0  # nodes refuse one longer than their longest request
+_AS_JSON = ("format", "json")
 
 
 class KvCalls(Calls):
@@ -44,14 +50,60 @@ class KvCalls(Calls):
         """The key's item, None where there is none; as it was at ``revision``, where that is given.
 
         ``consistency``: ``linearizable`` (the default), ``lease`` or ``stale``; ``max_staleness`` in seconds
-        and ``min_revision`` as in docs/consistency.md. Raises ``Compacted`` for a revision that is forgotten.
+        and ``min_revision`` as in docs/consistency.md. Raises ``RevisionCompacted`` for a revision that is
+        forgotten, ``TooStale`` and ``NotReached`` where the node that is asked is behind.
         """
         query = _read_query(revision, consistency, max_staleness, min_revision)
-        try:
-            reply = await self._caller.call(Ask("GET", key_path(key), (("format", "json"), *query)), timeout)
-        except KeyNotFound:
+        found = await self._read(Ask("GET", key_path(key), (_AS_JSON, *query), absent_ok=True), timeout)
+        return None if found is None else found.item
+
+    async def read(
+        self,
+        key: Key,
+        *,
+        revision: int | None = None,
+        consistency: str | None = None,
+        max_staleness: float | None = None,
+        min_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> ReadResult:
+        """As ``get``, with what the node says of its answer: how far it was, and how stale it may be."""
+        query = _read_query(revision, consistency, max_staleness, min_revision)
+        found = await self._read(Ask("GET", key_path(key), (_AS_JSON, *query), absent_ok=True), timeout)
+        assert found is not None  # 304 is for those who poll
+        return found
+
+    async def poll(
+        self, key: Key, *, since: int | None = None, wait: float = 30.0, timeout: float | None = None
+    ) -> ReadResult | None:
+        """Wait until the key was put or deleted after the revision ``since`` (None: from now on); None where
+        it wasn't within ``wait`` seconds. To go on, ask again with ``since`` the ``revision`` of the result.
+
+        ``timeout``: beyond ``wait``, for the answer. A watch misses nothing between; this may.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        while True:
+            left_s = min(_LONGEST_POLL_S, max(0.001, deadline - loop.time()))
+            query: Query = (_AS_JSON, ("wait", duration(left_s)))
+            if since is not None:
+                query = (*query, ("since", str(since)))
+            found = await self._read(Ask("GET", key_path(key), query, wait_s=left_s, absent_ok=True), timeout)
+            # NB: a node that stops says too early that nothing has changed.
+            if found is not None or loop.time() >= deadline:
+                return found
+
+    async def _read(self, ask: Ask, timeout: float | None) -> ReadResult | None:
+        """None for 304."""
+        reply = await self._caller.call(ask, timeout)
+        if reply.status == 304:
             return None
-        return read_item(reply.json())
+        if reply.status != 404:
+            return read_result(reply.headers, read_item(reply.json()))
+        error = read_error(reply.status, reply.headers.get("Content-Type", ""), reply.body, reply.endpoint)
+        if not isinstance(error, KeyNotFound):
+            raise error
+        return read_result(reply.headers, None)
 
     async def put(
         self,
@@ -135,6 +187,7 @@ class KvCalls(Calls):
         count: bool = False,
         revision: int | None = None,
         consistency: str | None = None,
+        max_staleness: float | None = None,
         min_revision: int | None = None,
         timeout: float | None = None,
     ) -> Page:
@@ -147,7 +200,7 @@ class KvCalls(Calls):
             query.append(("cursor", cursor))
         if delimiter is not None:
             query.append(("delimiter", delimiter))
-        query += _read_query(revision, consistency, None, min_revision)
+        query += _read_query(revision, consistency, max_staleness, min_revision)
         return read_page(await self._look("/v1/kv", tuple(query), timeout))
 
     async def scan(
@@ -159,10 +212,14 @@ class KvCalls(Calls):
         reverse: bool = False,
         keys_only: bool = False,
         revision: int | None = None,
+        consistency: str | None = None,
+        max_staleness: float | None = None,
+        min_revision: int | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[Item]:
         """All items of a range, in the order of their keys and as they were at one revision; all keys where
-        nothing is said. ``timeout`` is for each page.
+        nothing is said. ``consistency`` and what goes with it are as for ``get``, ``timeout`` is for each
+        page.
         """
         cursor: str | None = None
         while True:
@@ -175,6 +232,9 @@ class KvCalls(Calls):
                 reverse=reverse,
                 keys_only=keys_only,
                 revision=revision,
+                consistency=consistency,
+                max_staleness=max_staleness,
+                min_revision=min_revision,
                 timeout=timeout,
             )
             for item in page.items:

@@ -37,6 +37,18 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadResult:
+    """A key as one node has it, and what that node says of its answer."""
+
+    item: Item | None  # None: there is no such key
+    revision: int  # up to which the node had applied all
+    node: str
+    leader: str | None
+    consistency: str  # as it was asked for
+    staleness_s: float | None = None  # of stale reads: how old the answer may be
+
+
+@dataclass(frozen=True, slots=True)
 class PutResult:
     revision: int
     version: int
@@ -154,6 +166,18 @@ def read_item(document: Document) -> Item:
         version=int(document.get("version", 0)),
         lease=int(lease) if lease else None,
         content_type=content_type if isinstance(content_type, str) else None,
+    )
+
+
+def read_result(headers: Mapping[str, str], item: Item | None) -> ReadResult:
+    staleness_ms = headers.get("Raftkv-Staleness-Ms")
+    return ReadResult(
+        item=item,
+        revision=int(headers.get("Raftkv-Revision", 0)),
+        node=headers.get("Raftkv-Node", ""),
+        leader=headers.get("Raftkv-Leader"),
+        consistency=headers.get("Raftkv-Consistency", "linearizable"),
+        staleness_s=None if staleness_ms is None else int(staleness_ms) / 1000,
     )
 
 

@@ -13,7 +13,7 @@ import orjson
 
 from raftkv.errors import RaftkvError
 from raftkv.sdk.calling import JSON, Caller, Calls
-from raftkv.sdk.forms import name_path
+from raftkv.sdk.forms import key_text, name_path, read_field
 from raftkv.sdk.leases import KeptLease, LeaseCalls
 from raftkv.sdk.results import Instance, read_instance
 from raftkv.sdk.streams import follow
@@ -23,6 +23,11 @@ _PAUSE_S = 0.2
 
 
 class ServiceCalls(Calls):
+    async def services(self, *, timeout: float | None = None) -> tuple[str, ...]:
+        """Those that have a live instance."""
+        document = await self._look(_PATH, timeout=timeout)
+        return tuple(key_text(read_field(each, "name")) for each in document["services"])
+
     async def instances(self, service: str, *, timeout: float | None = None) -> tuple[Instance, ...]:
         """Those that live now."""
         document = await self._look(name_path(_PATH, service), timeout=timeout)

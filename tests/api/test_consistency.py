@@ -91,3 +91,13 @@ def test_min_revision_0_waits_for_nothing(node: RestNode, client: Connection, ta
     client.request("PUT", "/v1/kv/a", body=b"v")
     assert client.request("GET", f"{target}consistency=stale&min_revision=0").status == 200
     assert node.service.revisions_awaited == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/v1/kv/none", "/v1/leases", "/v1/locks/l", "/v1/elections/e", "/v1/services", "/v1/services/s"],
+)
+def test_whatever_is_read_says_how_stale_it_may_be(client: Connection, target: str) -> None:
+    reply = client.request("GET", f"{target}?consistency=stale")
+    assert (reply.headers["raftkv-consistency"], reply.headers["raftkv-staleness-ms"]) == ("stale", "12")
+    assert reply.headers["raftkv-node"] == "n1"

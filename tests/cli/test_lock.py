@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from raftkv.cli import main
@@ -21,10 +21,11 @@ from raftkv.kv.commands import encode_keep_alive, encode_put, encode_tick
 from raftkv.kv.places import LOCK, Queue, places
 from raftkv.ports import Candidate
 from tests.api.node import LoopThread, RestNode
+from tests.cli.asking import DEADLINE_S, run, says, url
+from tests.cli.asking import started as started_command
 from tests.cli.stub import dead_url
 
 JOB = Queue(LOCK, b"job")
-DEADLINE_S = 20.0
 
 
 @pytest.fixture
@@ -37,37 +38,10 @@ def node() -> Iterator[RestNode]:
     thread.close()
 
 
-def url(node: RestNode) -> str:
-    return f"http://127.0.0.1:{node.port}"
-
-
-def run(node: RestNode, *arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, env={"RAFTKV_ENDPOINTS": f"{dead_url()},{url(node)}"})
-
-
-@contextmanager
 def started(
     node: RestNode, *command: str, options: tuple[str, ...] = ()
-) -> Iterator[subprocess.Popen[bytes]]:
-    endpoints = ("--endpoints", f"{dead_url()},{url(node)}")
-    with subprocess.Popen(
-        [sys.executable, "-m", "raftkv", "lock", "job", *endpoints, *options, "--", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def says(process: subprocess.Popen[bytes]) -> bytes:
-    """Its next line, or its last words."""
-    assert process.stdout is not None
-    assert process.stderr is not None
-    return process.stdout.readline() or process.stderr.read()
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return started_command(node, "lock", "job", *options, "--", *command)
 
 
 def hold(node: RestNode) -> int:
@@ -113,6 +87,19 @@ def test_who_does_not_wait(node: RestNode, tmp_path: Path) -> None:
     assert (queued(node), len(node.service.machine.leases)) == (1, 1)
 
 
+def test_who_holds_it_is_shown(node: RestNode) -> None:
+    result = run(node, "lock", "job", "--show")
+    assert (result.exit_code, result.output) == (1, "Error: nobody has the lock job\n")
+    hold(node)
+    result = run(node, "lock", "job", "--show")
+    shown = "VALUE  FENCING TOKEN  LEASE  WAITING\n-      1              1      0\n"
+    assert (result.exit_code, result.output) == (0, shown)
+    found = json.loads(run(node, "lock", "job", "--show", "--output", "json").output)
+    assert found["holder"] == {"lease": 1, "fencing_token": 1, "value": ""}
+    for arguments in (("job",), ("job", "--show", "--", "true")):
+        assert run(node, "lock", *arguments).exit_code == 2
+
+
 def test_no_node_answers(tmp_path: Path) -> None:
     arguments = ["lock", "job", "--timeout", "300ms", "--endpoints", dead_url(), "--", "true"]
     result = CliRunner().invoke(main, arguments)
@@ -149,7 +136,7 @@ def test_a_command_is_told_before_the_lock_may_be_anothers(node: RestNode) -> No
         output, said = process.communicate(timeout=DEADLINE_S)
         assert output == b"told\n"
         assert process.returncode == 1
-        assert b"the lock is not released" in said
+        assert b"the lock job is not released" in said
         assert b"Error: the lock job was lost, and the command ended\n" in said
 
 
@@ -198,5 +185,14 @@ def test_the_environment_of_the_command(node: RestNode, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     assert run(node, "lock", "job", "--", "sh", "-c", f"env > {seen}").exit_code == 0
     lines = seen.read_text().splitlines()
-    assert {"RAFTKV_FENCING_TOKEN=1", "RAFTKV_LEASE=1"} <= set(lines)
+    assert {"RAFTKV_FENCING_TOKEN=1", "RAFTKV_HELD_LEASE=1"} <= set(lines)
     assert f"PATH={os.environ['PATH']}" in lines
+
+
+def test_what_the_command_puts_stays_when_the_lock_is_released(node: RestNode) -> None:
+    """What it is told must not be taken for options of commands that it runs itself."""
+    put = (sys.executable, "-m", "raftkv", "put", "k", "v", "--endpoints", url(node))
+    assert run(node, "lock", "job", "--", *put).exit_code == 0
+    item = node.store.get(b"k")
+    assert item is not None
+    assert item.lease == 0

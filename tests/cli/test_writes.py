@@ -123,3 +123,36 @@ def test_a_large_body_refused_while_it_is_sent_is_no_unknown() -> None:
     with running(Stub(fail=HASTY)) as (node,):
         result = run("put", "k", "-", endpoints=node.url, input=b"x" * (32 << 20))
         assert (result.exit_code, result.stderr) == (1, "Error: at most 1 MiB\n")
+
+
+@pytest.mark.parametrize("fail", [CUT, CUT_LATE, LEFT, LATE, (502, b"<html>bad gateway</html>")], ids=str)
+@pytest.mark.parametrize("arguments", [("put", "k", "v"), ("delete", "k")], ids=["put", "delete"])
+def test_with_an_idempotency_key_it_goes_on(fail: Any, arguments: tuple[str, ...]) -> None:
+    with running(Stub(fail=fail), Stub()) as (one, two):
+        result = run(*arguments, "--idempotency-key", "t", endpoints=f"{one.url},{two.url}")
+        assert result.exit_code == 0
+        assert len(one.asked) == len(two.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [(None, 0), (NO_LEADER, 3), (problem(507, "quota_exceeded", "full", "not_applied"), 3), (LATE, 3)],
+    ids=str,
+)
+def test_and_is_unknown_where_nobody_says_what_became_of_it(last: Any, code: int) -> None:
+    with running(Stub(fail=CUT_LATE), Stub(fail=last)) as (one, two):
+        result = run("put", "k", "v", "--idempotency-key", "t", endpoints=f"{one.url},{two.url}")
+        assert result.exit_code == code
+    with running(Stub(fail=CUT_LATE)) as (one,):
+        endpoints = f"{one.url},{dead_url()}"
+        assert run("put", "k", "v", "--idempotency-key", "t", endpoints=endpoints).exit_code == 3
+
+
+def test_what_excludes_each_other() -> None:
+    for arguments in (
+        ("delete", "k", "--prefix", "--end", "l"),
+        ("delete", "k", "--prefix", "--if-revision", "1"),
+        ("delete", "k", "--end", "l", "--if-revision", "1"),
+        ("list", "k", "--start", "a"),
+    ):
+        assert run(*arguments, endpoints=dead_url()).exit_code == 2

@@ -19,6 +19,7 @@ class Answer:
     document: Mapping[str, Any]
     status: int = 200
     content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,10 @@ class Stub:
         )
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         match step:
-            case Answer(document, status, content_type):
+            case Answer(document, status, content_type, headers):
                 body = orjson.dumps(document)
-                return web.Response(body=body, status=status, headers={"Content-Type": content_type})
+                sent = {"Content-Type": content_type, **headers}
+                return web.Response(body=body, status=status, headers=sent)
             case Stream(text, ends):
                 return await _streamed(request, text, ends)
             case "hangs":

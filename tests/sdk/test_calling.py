@@ -184,3 +184,12 @@ async def test_a_closed_client_says_so() -> None:
 def test_what_is_no_endpoint_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         AsyncClient(text)
+
+
+@pytest.mark.parametrize("dead_first", [True, False])
+async def test_a_node_that_says_why_is_heard_though_others_do_not_answer_at_all(dead_first: bool) -> None:
+    async with Stub([problem(503, "no_quorum")]) as one:
+        endpoints = [NOBODY, one.url] if dead_first else [one.url, NOBODY]
+        async with AsyncClient(endpoints, timeout=1.0) as client:
+            with pytest.raises(NoQuorum):
+                await client.get("k")

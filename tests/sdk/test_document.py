@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "clients.md"
 def test_the_examples_run(raftkv_cluster: LocalCluster, raftkv_client: Client) -> None:
     namespace: dict[str, Any] = {"endpoints": raftkv_cluster.endpoints}
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 8
     for number, block in enumerate(blocks, 1):
         exec(compile(block, f"docs/clients.md, example {number}", "exec"), namespace)
     namespace["test_my_program_survives_the_leader"](raftkv_cluster, raftkv_client)
