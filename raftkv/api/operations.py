@@ -25,13 +25,13 @@ from raftkv.kv.commands import (
     encode_range,
     encode_txn,
 )
+from raftkv.kv.lease import MAX_ID
 from raftkv.kv.store import prefix_end
 from raftkv.kv.txn import MAX_DEPTH, MAX_NUMBER
 
 Choice = TypeVar("Choice")
 
 FIRST_KEY = b"\x01"  # what is before is the store's own
-MAX_LEASE = MAX_NUMBER >> 10
 
 _RANGE_FIELDS = ("prefix", "prefix_base64", "start", "start_base64", "end", "end_base64")
 _KEY_FIELDS = ("key", "key_base64")
@@ -108,7 +108,7 @@ class Encoder:
             check_content_type(content_type)
         if "lease" in fields and "ttl" in fields:
             raise BadRequest("give lease or ttl, not both")
-        lease = _number(fields, "lease", 0, 1, MAX_LEASE)
+        lease = _number(fields, "lease", 0, 1, MAX_ID)
         lasts_ms = ttl_ms(fields["ttl"]) if "ttl" in fields else 0
         self.adds_bytes += len(key) + len(value)
         return encode_put(key, value, content_type, lease=lease, ttl_ms=lasts_ms)
