@@ -160,7 +160,7 @@ class Queues:
         if granted is not None:
             return granted
         await self._leave(key, result.revision, timeout_ms)
-        raise _held(places(self._machine.store, queue))
+        raise _held(places(self._machine.store, queue), " and was not released in time")
 
     async def _ask(self, command: bytes, candidate: Candidate, timeout_ms: float) -> Any:
         if candidate.token is not None:
@@ -303,8 +303,8 @@ def _encode_leave(place: Place) -> bytes:
     return encode_txn([there], [encode_delete(place.key)], [])
 
 
-def _held(queued: list[Place]) -> LockHeld:
+def _held(queued: list[Place], waited: str = "") -> LockHeld:
     extra: dict[str, object] = {"holder": None}
     if queued:
         extra = {"holder": {"lease": queued[0].lease, "fencing_token": queued[0].token}}
-    return LockHeld("it is held by another, who did not release it in time", extra=extra)
+    return LockHeld(f"it is held by another{waited}", extra=extra)
