@@ -15,6 +15,7 @@ from raftkv.api.limits import Limits
 from raftkv.api.locks import Handler, QueueHandlers, holder_fields
 from raftkv.api.params import parse_query
 from raftkv.api.streams import States, Streams
+from raftkv.api.writes import token_of
 from raftkv.errors import BadRequest
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.places import ELECTION, Queue, places
@@ -65,5 +66,7 @@ class ElectionsHandlers(QueueHandlers):
             raise BadRequest("give ?lease=, which it leads with")
         value = value_of(await document(request, timeout, ("value", "value_base64")))
         lease = lease_id(params["lease"])
-        place = await self._service.queues.proclaim(queue, lease, value, timeout_ms=timeout)
+        place = await self._service.queues.proclaim(
+            queue, lease, value, timeout_ms=timeout, once=token_of(request.headers)
+        )
         return self._granted(request, queue, place)

@@ -89,7 +89,9 @@ class QueueHandlers:
             raise BadRequest("give either ?lease= or ?fencing_token=")
         lease = lease_id(params["lease"]) if "lease" in params else 0
         token = number_of(params, "fencing_token", 0, 1, 10**18 - 1)
-        done = await self._service.queues.release(queue, lease=lease, token=token, timeout_ms=timeout)
+        done = await self._service.queues.release(
+            queue, lease=lease, token=token, timeout_ms=timeout, once=token_of(request.headers)
+        )
         return self._answer(request, {"deleted": done.deleted, "revision": done.revision})
 
     async def look(self, request: web.BaseRequest, queue: Queue) -> web.StreamResponse:
