@@ -102,11 +102,17 @@ class Queues(Protocol):
         """
         ...
 
-    def release(self, queue: Queue, *, lease: int, token: int, timeout_ms: float) -> Awaitable[DeleteResult]:
-        """Give up the place that goes with ``lease``, or whose fencing token is ``token``; 0 is neither's."""
+    def release(
+        self, queue: Queue, *, lease: int, token: int, timeout_ms: float, once: str | None = None
+    ) -> Awaitable[DeleteResult]:
+        """Give up the place that goes with ``lease``, or whose fencing token is ``token``; 0 is neither's.
+        ``once``: the request's idempotency key.
+        """
         ...
 
-    def proclaim(self, queue: Queue, lease: int, value: bytes, *, timeout_ms: float) -> Awaitable[Place]:
+    def proclaim(
+        self, queue: Queue, lease: int, value: bytes, *, timeout_ms: float, once: str | None = None
+    ) -> Awaitable[Place]:
         """Change the value of the first place, which goes with ``lease``. Raises ``NotHolder``."""
         ...
 

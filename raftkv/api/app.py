@@ -83,12 +83,13 @@ class Routes:
         }
         snapshot = SnapshotHandlers(service, limits)
         leasing = leases.LeasesHandlers(service, machine, limits, writes)
+        electing = elections.ElectionsHandlers(service, machine, limits, writes=writes, streams=streams)
         listing = services.ServicesHandlers(service, machine, limits, writes=writes, streams=streams)
         self._below: dict[str, KeyHandler] = {  # "/v1/locks" -> what answers "/v1/locks/..."
             members.PATH: self._members.one,
             leases.PATH: leasing.one,
-            locks.PATH: locks.LocksHandlers(service, machine, limits).one,
-            elections.PATH: elections.ElectionsHandlers(service, machine, limits, streams).one,
+            locks.PATH: locks.LocksHandlers(service, machine, limits, writes).one,
+            elections.PATH: electing.one,
             services.PATH: listing.one,
         }
         self._paths: dict[str, dict[str, Handler]] = {

@@ -15,6 +15,7 @@ from raftkv.api.limits import Limits
 from raftkv.api.locks import Handler, QueueHandlers, holder_fields
 from raftkv.api.params import parse_query
 from raftkv.api.streams import States, Streams
+from raftkv.api.writes import Writes, token_of
 from raftkv.errors import BadRequest
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.places import ELECTION, Queue, places
@@ -26,8 +27,10 @@ PATH = "/v1/elections"
 class ElectionsHandlers(QueueHandlers):
     kind, what, holder = ELECTION, "election", "leader"
 
-    def __init__(self, service: Service, machine: KvMachine, limits: Limits, streams: Streams) -> None:
-        super().__init__(service, machine, limits)
+    def __init__(
+        self, service: Service, machine: KvMachine, limits: Limits, *, writes: Writes, streams: Streams
+    ) -> None:
+        super().__init__(service, machine, limits, writes)
         self._streams = streams
         self._methods["PUT"] = self.proclaim
         self._observation: dict[str, Handler] = {"GET": self.observe, "HEAD": self.observe}
@@ -64,6 +67,7 @@ class ElectionsHandlers(QueueHandlers):
         if "lease" not in params:
             raise BadRequest("give ?lease=, which it leads with")
         value = value_of(await document(request, timeout, ("value", "value_base64")))
-        lease = lease_id(params["lease"])
-        place = await self._service.queues.proclaim(queue, lease, value, timeout_ms=timeout)
+        lease, once = lease_id(params["lease"]), token_of(request.headers)
+        await self._check_quota(queue, value, timeout, once)
+        place = await self._service.queues.proclaim(queue, lease, value, timeout_ms=timeout, once=once)
         return self._granted(request, queue, place)

@@ -13,9 +13,9 @@ from raftkv.api.answer import Answer
 from raftkv.api.body import small_body
 from raftkv.api.consistency import Freshness, common_headers
 from raftkv.api.form import bytes_of, form_of, parse_document
-from raftkv.api.operations import MAX_LEASE
 from raftkv.api.params import percent_decode, ttl_ms
 from raftkv.errors import BadRequest, MethodNotAllowed, TooLarge
+from raftkv.kv.lease import MAX_ID
 from raftkv.ports import Service
 
 
@@ -52,12 +52,12 @@ def lease_or_ttl(body: Mapping[str, Any]) -> tuple[int, int]:
     return (0, ttl_ms(body["ttl"])) if "ttl" in body else (lease_id(body["lease"]), 0)
 
 
-def lease_id(value: Any) -> int:
+def lease_id(value: Any, most: int = MAX_ID) -> int:
     """Of a number, or of the digits of one in a path or query."""
     if isinstance(value, bytes):
         value = int(value) if value.isdigit() and len(value) < 20 else None
-    if type(value) is not int or not 0 < value <= MAX_LEASE:
-        raise BadRequest(f"a lease's id is a whole number from 1 to {MAX_LEASE}")
+    if type(value) is not int or not 0 < value <= most:
+        raise BadRequest(f"a lease's id is a whole number from 1 to {most}")
     return value
 
 

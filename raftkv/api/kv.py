@@ -15,7 +15,6 @@ from raftkv.api.consistency import CONSISTENCY_PARAMS, Freshness, await_consiste
 from raftkv.api.envelope import envelope, key_fields
 from raftkv.api.form import IN_JSON, IN_MSGPACK, JSON, MSGPACK, Form
 from raftkv.api.limits import Limits
-from raftkv.api.operations import MAX_LEASE
 from raftkv.api.params import (
     check_content_type,
     choice_of,
@@ -34,6 +33,7 @@ from raftkv.api.writes import TOKEN_HEADER, Writes, refusal
 from raftkv.errors import BadRequest, ConditionFailed, KeyNotFound, RaftkvError
 from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
 from raftkv.kv.history import Compacted
+from raftkv.kv.lease import MAX_ID
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.results import DeleteResult, PutResult, Refused
 from raftkv.kv.store import Item
@@ -205,7 +205,7 @@ def _lease_of(params: Mapping[str, bytes]) -> tuple[int, int]:
         raise BadRequest("give lease or ttl, not both")
     if "ttl" in params:
         return 0, ttl_ms(text_of(params, "ttl"))
-    return number_of(params, "lease", 0, 1, MAX_LEASE), 0
+    return number_of(params, "lease", 0, 1, MAX_ID), 0
 
 
 def _in_words(condition: Condition | None) -> str:

@@ -18,7 +18,7 @@ from raftkv.api.params import number_of, parse_query, timeout_ms, ttl_ms
 from raftkv.api.writes import Writes
 from raftkv.errors import NoSuchLease, NotFound
 from raftkv.kv.commands import encode_grant, encode_keep_alive, encode_revoke
-from raftkv.kv.lease import Lease
+from raftkv.kv.lease import MAX_CHOSEN_ID, Lease
 from raftkv.kv.machine import KvMachine
 from raftkv.ports import Service
 
@@ -52,7 +52,7 @@ class LeasesHandlers:
         """``{"ttl": "30s", "id": 7}``, the ``id`` only where it is to have that one."""
         timeout = self._timeout(request)
         body = await document(request, timeout, ("ttl", "id"))
-        wanted = lease_id(body["id"]) if body.get("id") is not None else 0
+        wanted = lease_id(body["id"], MAX_CHOSEN_ID) if body.get("id") is not None else 0
         command = encode_grant(ttl_ms(body.get("ttl")), wanted)
         result = await self._writes.propose(request.headers, command, timeout, feature="leases")
         revision = self._machine.store.revision

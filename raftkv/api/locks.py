@@ -14,7 +14,7 @@ from raftkv.api.form import Fields, form_of
 from raftkv.api.gone import while_connected
 from raftkv.api.limits import Limits
 from raftkv.api.params import duration_ms, number_of, parse_query, text_of, timeout_ms
-from raftkv.api.writes import token_of
+from raftkv.api.writes import Writes, token_of
 from raftkv.errors import BadRequest
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.places import LOCK, Place, Queue, places
@@ -34,8 +34,9 @@ class QueueHandlers:
     what: str
     holder: str  # what whoever is first is called
 
-    def __init__(self, service: Service, machine: KvMachine, limits: Limits) -> None:
+    def __init__(self, service: Service, machine: KvMachine, limits: Limits, writes: Writes) -> None:
         self._service = service
+        self._writes = writes
         self._machine = machine
         self._limits = limits
         self._methods: dict[str, Handler] = {
@@ -70,6 +71,7 @@ class QueueHandlers:
         body = await document(request, timeout, _FIELDS)
         lease, ttl_ms = lease_or_ttl(body)
         candidate = Candidate(value_of(body), lease, ttl_ms, token_of(request.headers))
+        await self._check_quota(queue, candidate.value, timeout, candidate.token)
         place = await while_connected(
             request, self._acquired(queue, candidate, wait_ms=wait_ms, timeout_ms=timeout)
         )
@@ -80,6 +82,11 @@ class QueueHandlers:
     ) -> Place:
         return await self._service.queues.acquire(queue, candidate, wait_ms=wait_ms, timeout_ms=timeout_ms)
 
+    async def _check_quota(self, queue: Queue, value: bytes, timeout_ms: float, token: str | None) -> None:
+        adds_bytes = len(queue.prefix) + len(value)
+        if self._writes.exceeds_quota(adds_bytes):
+            await self._writes.check_quota(adds_bytes, timeout_ms, token)
+
     async def release(self, request: web.BaseRequest, queue: Queue) -> web.StreamResponse:
         """``?lease=`` or ``?fencing_token=``. Whose lease waits in the queue leaves it. 0 deleted: there was
         no such place (any more).
@@ -89,7 +96,9 @@ class QueueHandlers:
             raise BadRequest("give either ?lease= or ?fencing_token=")
         lease = lease_id(params["lease"]) if "lease" in params else 0
         token = number_of(params, "fencing_token", 0, 1, 10**18 - 1)
-        done = await self._service.queues.release(queue, lease=lease, token=token, timeout_ms=timeout)
+        done = await self._service.queues.release(
+            queue, lease=lease, token=token, timeout_ms=timeout, once=token_of(request.headers)
+        )
         return self._answer(request, {"deleted": done.deleted, "revision": done.revision})
 
     async def look(self, request: web.BaseRequest, queue: Queue) -> web.StreamResponse:

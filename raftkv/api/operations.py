@@ -25,13 +25,13 @@ from raftkv.kv.commands import (
     encode_range,
     encode_txn,
 )
+from raftkv.kv.lease import MAX_ID
 from raftkv.kv.store import prefix_end
 from raftkv.kv.txn import MAX_DEPTH, MAX_NUMBER
 
 Choice = TypeVar("Choice")
 
 FIRST_KEY = b"\x01"  # what is before is the store's own
-MAX_LEASE = MAX_NUMBER >> 10
 
 _RANGE_FIELDS = ("prefix", "prefix_base64", "start", "start_base64", "end", "end_base64")
 _KEY_FIELDS = ("key", "key_base64")
@@ -67,14 +67,14 @@ class Encoder:
     def txn(self, document: Mapping[str, Any], depth: int = 0) -> bytes:
         """``{"if": [...], "then": [...], "else": [...]}``, each of which may be missing."""
         _check_fields("a transaction", document, _FIELDS["txn"])
-        if depth > MAX_DEPTH:
+        if depth == MAX_DEPTH:
             raise BadRequest(f"transactions are nested deeper than {MAX_DEPTH}")
         compares = [self._compare(each) for each in _objects(document, "if")]
         then = [self.operation(each, depth) for each in _objects(document, "then")]
         otherwise = [self.operation(each, depth) for each in _objects(document, "else")]
         return encode_txn(compares, then, otherwise)
 
-    def operation(self, document: Mapping[str, Any], depth: int = 0) -> bytes:
+    def operation(self, document: Mapping[str, Any], depth: int = -1) -> bytes:
         """``depth``: how many transactions it stands in, but one."""
         self._count()
         name, fields = named(document)
@@ -108,7 +108,7 @@ class Encoder:
             check_content_type(content_type)
         if "lease" in fields and "ttl" in fields:
             raise BadRequest("give lease or ttl, not both")
-        lease = _number(fields, "lease", 0, 1, MAX_LEASE)
+        lease = _number(fields, "lease", 0, 1, MAX_ID)
         lasts_ms = ttl_ms(fields["ttl"]) if "ttl" in fields else 0
         self.adds_bytes += len(key) + len(value)
         return encode_put(key, value, content_type, lease=lease, ttl_ms=lasts_ms)
@@ -183,6 +183,7 @@ def key_range(prefix: bytes | None, start: bytes | None, end: bytes | None) -> t
     """As ``range_of``. It holds none of the store's own keys."""
     if prefix is None and start is None and end is None:
         raise BadRequest("say which keys: give a prefix (an empty one for all), or start and end")
+    check_end(end)
     if prefix is not None:
         if start is not None or end is not None:
             raise BadRequest("give either prefix, or start and end")
@@ -190,6 +191,12 @@ def key_range(prefix: bytes | None, start: bytes | None, end: bytes | None) -> t
             raise BadRequest("a key can't begin with a NUL byte")
         return max(FIRST_KEY, prefix), prefix_end(prefix)
     return max(FIRST_KEY, start or b""), end
+
+
+def check_end(end: bytes | None) -> None:
+    """Raises for the empty one: a range that holds nothing, where all to the last key may be meant."""
+    if end == b"":
+        raise BadRequest("end is empty, and no key is before it: leave it out for all keys from start on")
 
 
 def _objects(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -22,26 +22,37 @@ from raftkv.kv.results import (
 )
 
 
-def txn_outcome(document: Mapping[str, Any], result: TxnResult, fields: Fields) -> dict[str, Any]:
-    """``document``: the transaction as it was asked for, which has been encoded before."""
+def txn_outcome(
+    document: Mapping[str, Any], result: TxnResult, fields: Fields, revision: int | None = None
+) -> dict[str, Any]:
+    """``document``: the transaction as it was asked for, which has been encoded before; ``revision``: of the
+    one that it stands in.
+    """
     branch = document.get("then" if result.succeeded else "else", [])
-    return {"succeeded": result.succeeded, "results": outcomes(branch, result.results, fields)}
+    # NB: a put that was undone by what came after it has a revision that another will take.
+    done_at = result.revision if revision is None else revision
+    return {"succeeded": result.succeeded, "results": outcomes(branch, result.results, fields, done_at)}
 
 
 def outcomes(
-    documents: Sequence[Mapping[str, Any]], results: Sequence[Any], fields: Fields
+    documents: Sequence[Mapping[str, Any]],
+    results: Sequence[Any],
+    fields: Fields,
+    revision: int | None = None,
 ) -> list[dict[str, Any]]:
-    """One for each operation of ``documents``."""
+    """One for each operation of ``documents``; ``revision``: that all of them have, if they have one."""
     pairs = zip(documents, results, strict=True)
-    return [_outcome(*named(document), result, fields) for document, result in pairs]
+    return [_outcome(*named(document), result, fields, revision) for document, result in pairs]
 
 
-def _outcome(name: str, asked: Mapping[str, Any], result: Any, fields: Fields) -> dict[str, Any]:
+def _outcome(
+    name: str, asked: Mapping[str, Any], result: Any, fields: Fields, revision: int | None
+) -> dict[str, Any]:
     """``{"put": {...}}`` and the like, or ``{"error": {"code", "detail"}}``."""
     match result:
         case PutResult():
             told: dict[str, Any] = {
-                "revision": result.revision,
+                "revision": result.revision if revision is None else revision,
                 "version": result.version,
                 "created": result.created,
             }
@@ -60,7 +71,7 @@ def _outcome(name: str, asked: Mapping[str, Any], result: Any, fields: Fields) -
         case IncrementResult():
             return {name: {"value": result.value, "version": result.version}}
         case TxnResult():
-            return {name: txn_outcome(asked, result, fields)}
+            return {name: txn_outcome(asked, result, fields, revision)}
         case Refused() | Malformed() | Rejected():
             error = refusal(result)
             return {"error": {"code": error.code, "detail": error.detail}}

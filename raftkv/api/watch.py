@@ -18,6 +18,7 @@ from aiohttp import web
 from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
 from raftkv.api.envelope import envelope, key_fields
 from raftkv.api.limits import Limits
+from raftkv.api.operations import check_end
 from raftkv.api.params import flag_of, number_of, parse_query
 from raftkv.api.streams import Event, Streams, Taken
 from raftkv.errors import BadRequest, RevisionCompacted
@@ -150,4 +151,5 @@ def _opening_of(params: dict[str, bytes], max_key_bytes: int) -> Opening:
     if prefix:
         return lambda hub, after, wake: hub.watch_prefix(prefix, prefix_end(prefix), after, wake)
     start, end = max(params.get("start", _FIRST_KEY), _FIRST_KEY), params.get("end")
+    check_end(end)
     return lambda hub, after, wake: hub.watch_range(start, end, after, wake)

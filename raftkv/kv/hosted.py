@@ -21,6 +21,7 @@ from raftkv.kv.txn import ReadRoom
 HOSTED = 64  # an opcode: [64, command]; beyond all of our own
 
 _MARK = "guest"
+_MAX_RESULT = (1 << 63) - 1
 _PIECE_BYTES = 64 << 10
 
 GuestResult = bytes | str | int | bool | None
@@ -80,6 +81,8 @@ class HostMachine(KvMachine):
             return Malformed(str(error))
         if result is not None and not isinstance(result, bytes | str | int):
             raise TypeError(f"a guest's result must be bytes, str, int, bool or None, not {result!r}")
+        if isinstance(result, int) and abs(result) > _MAX_RESULT:  # it couldn't be kept for its token
+            raise TypeError(f"a guest's result must be an int of 64 bits at most, not {result!r}")
         return result
 
     def export(self) -> Export:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 MIN_TTL_MS = 100
 MAX_TTL_MS = 100 * 365 * 24 * 3_600_000
 MAX_LEASES = 200_000
+MAX_ID = (1 << 53) - 1  # exact also where a reader of JSON has only floats
+MAX_CHOSEN_ID = 1 << 52  # by a client: those that are given go on from it, and must not come to an end
 
 
 class Lease(NamedTuple):

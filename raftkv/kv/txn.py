@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from raftkv.kv.commands import KEYS_ONLY, REVERSE, ConditionKind, Opcode, Relation, Target
-from raftkv.kv.lease import MAX_LEASES, MAX_TTL_MS, MIN_TTL_MS, Leases
+from raftkv.kv.lease import MAX_CHOSEN_ID, MAX_LEASES, MAX_TTL_MS, MIN_TTL_MS, Leases
 from raftkv.kv.results import (
     DeleteResult,
     GetResult,
@@ -23,7 +23,7 @@ from raftkv.kv.results import (
     Result,
     TxnResult,
 )
-from raftkv.kv.row import Item, item_of, mod_revision_of, pack_row, unpack_header
+from raftkv.kv.row import Item, item_of, lease_of, mod_revision_of, pack_row, unpack_header
 from raftkv.kv.store import Row, Store
 
 MAX_DEPTH = 8
@@ -72,6 +72,11 @@ class Txn:
         return self._store.revision + bool(self._changes)
 
     def commit(self) -> None:
+        if self._granted:
+            used = {lease_of(row) for row in self._changes.values() if row is not None}
+            for lease in self._granted:
+                if lease not in used:  # its key was put again, or deleted
+                    self._leases.remove(lease)
         if self._changes:
             self._store.take(self._changes)
 
@@ -101,7 +106,7 @@ class Txn:
                 self._check_condition(key, condition)
                 there = self._row(key) is not None
                 if there:
-                    self._changes[key] = None
+                    self._remove(key)
                 return DeleteResult(int(there), self.revision)
             case [Opcode.GET, bytes(key)]:
                 row = self._row(key)
@@ -112,7 +117,7 @@ class Txn:
             case [Opcode.DELETE_RANGE, bytes(start), None | bytes() as end]:
                 keys = [key for key, _ in self._store.rows(start, end, overlay=self._changes)]
                 for key in keys:
-                    self._changes[key] = None
+                    self._remove(key)
                 return DeleteResult(len(keys), self.revision)
             case [Opcode.INCREMENT, bytes(key), int(by)]:
                 return self._increment(key, by)
@@ -183,7 +188,7 @@ class Txn:
     def grant(self, ttl_ms: int, *, own: bool = False, lease: int = 0) -> int:
         if not MIN_TTL_MS <= ttl_ms <= MAX_TTL_MS:
             raise malformed("a time to live that can't be")
-        if not 0 <= lease <= MAX_NUMBER >> 10:
+        if not 0 <= lease <= MAX_CHOSEN_ID:
             raise malformed("a lease's id that can't be")
         if len(self._leases) >= MAX_LEASES:
             raise Undone(self._rejected(Reason.TOO_MANY_LEASES, f"there are {MAX_LEASES} leases already"))
@@ -197,6 +202,12 @@ class Txn:
 
     def _row(self, key: bytes) -> Row:
         return self._changes[key] if key in self._changes else self._store.row(key)
+
+    def _remove(self, key: bytes) -> None:
+        if self._store.row(key) is None:  # put by this transaction: nobody will have seen it
+            del self._changes[key]
+        else:
+            self._changes[key] = None
 
     def _take_room(self, size_bytes: int) -> None:
         self._room.left_bytes -= size_bytes
@@ -213,7 +224,9 @@ class Txn:
         if condition is not None:
             row = self._row(key)
             current = 0 if row is None else mod_revision_of(row)
-            refused = check_condition(condition, current, self._store.revision)  # nothing of this will be
+            refused = check_condition(condition, current, self._store.revision)
+            if isinstance(refused, Refused):  # nothing of this will be: what there is counts
+                raise Undone(Refused(self._store.mod_revision(key), refused.revision))
             if refused is not None:
                 raise Undone(refused)
 

@@ -17,7 +17,7 @@ Data = str | bytes  # text stands for its UTF-8
 
 
 def key_bytes(key: Key) -> bytes:
-    return key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key
+    return key.encode("utf-8", "surrogateescape") if isinstance(key, str) else _plain(key, "a key")
 
 
 def key_text(key: bytes) -> str:
@@ -25,7 +25,15 @@ def key_text(key: bytes) -> str:
 
 
 def data_bytes(data: Data) -> bytes:
-    return data.encode() if isinstance(data, str) else bytes(data)
+    return data.encode() if isinstance(data, str) else _plain(data, "a value")
+
+
+def _plain(data: object, what: str) -> bytes:
+    if not isinstance(data, bytes | bytearray | memoryview):  # NB: bytes(5) is five NUL bytes
+        raise TypeError(
+            f"{what} is text or bytes, got {data!r}: write it as text first, by str() or json.dumps()"
+        )
+    return bytes(data)
 
 
 def key_path(key: Key) -> str:
@@ -54,7 +62,9 @@ def read_field(document: Mapping[str, Any], name: str) -> bytes:
 
 
 def duration(seconds: float) -> str:
-    """``1500ms``. Raises ValueError below a millisecond."""
+    """``1500ms``. Raises ValueError below a millisecond, and TypeError for what is no number."""
+    if not isinstance(seconds, int | float):
+        raise TypeError(f"a duration is a number of seconds, got {seconds!r}")
     milliseconds = round(seconds * 1000)
     if milliseconds <= 0:
         raise ValueError(f"a duration must be a millisecond at least, got {seconds} s")

@@ -45,10 +45,11 @@ from raftkv.kv.commands import (
     encode_keep_alive,
     encode_once,
     encode_put,
+    encode_range,
     encode_txn,
 )
 from raftkv.kv.machine import KvMachine
-from raftkv.kv.places import Place, Queue, places
+from raftkv.kv.places import LOCK, Place, Queue, places
 from raftkv.kv.results import DeleteResult, LeaseResult, Malformed, PutResult, Refused, Rejected, TxnResult
 from raftkv.kv.watch import Hub
 from raftkv.ports import Candidate
@@ -58,6 +59,7 @@ logger = structlog.get_logger(__name__)
 MAX_WAITING = 10_000  # on one node
 _LEAVE_TIMEOUT_MS = 10_000.0
 _RETRY_S = 0.2  # after a confirmation that found no majority
+_NOTHING = encode_txn([Compare(LOCK, Target.EXISTS, Relation.EQUAL, 1)], [], [])  # no key is called that
 
 
 class Asked(Protocol):
@@ -97,27 +99,35 @@ class Queues:
         finally:
             self._waiting -= 1
 
-    async def release(self, queue: Queue, *, lease: int, token: int, timeout_ms: float) -> DeleteResult:
+    async def release(
+        self, queue: Queue, *, lease: int, token: int, timeout_ms: float, once: str | None = None
+    ) -> DeleteResult:
         await self._service.barrier(timeout_ms)
         store = self._machine.store
-        for place in places(store, queue):
-            if place.lease == lease or place.token == token:
-                left = await self._service.propose(_encode_leave(place), timeout_ms)
-                assert isinstance(left, TxnResult)
-                return DeleteResult(int(left.succeeded), left.revision)
-        return DeleteResult(0, store.revision)
+        found = (place for place in places(store, queue) if place.lease == lease or place.token == token)
+        place = next(found, None)
+        if place is None and once is None:
+            return DeleteResult(0, store.revision)
+        command = _NOTHING if place is None else _encode_leave(place)
+        asked = b"release %b%d %d" % (queue.prefix, lease, token)
+        left = await self._ask(command, once, timeout_ms, asked)
+        assert isinstance(left, TxnResult)
+        return DeleteResult(int(left.succeeded), left.revision)
 
-    async def proclaim(self, queue: Queue, lease: int, value: bytes, *, timeout_ms: float) -> Place:
+    async def proclaim(
+        self, queue: Queue, lease: int, value: bytes, *, timeout_ms: float, once: str | None = None
+    ) -> Place:
         await self._service.barrier(timeout_ms)
-        queued = places(self._machine.store, queue)
-        if queued and queued[0].lease == lease:
-            own = queued[0]
-            # NB: who is first stays first while its place is there.
-            there = Compare(own.key, Target.CREATE_REVISION, Relation.EQUAL, own.token)
-            put = encode_put(own.key, value, lease=lease)
-            result = await self._service.propose(encode_txn([there], [put], []), timeout_ms)
-            if isinstance(result, TxnResult) and result.succeeded:
-                return Place(own.key, lease, own.token, result.revision, value)
+        first = places(self._machine.store, queue)[:1]
+        leads = bool(first) and first[0].lease == lease
+        if leads or (once is not None and self._machine.tokens.get(once) is not None):
+            command = _encode_proclaim(first[0], value) if leads else _NOTHING
+            asked = b"proclaim %b%d " % (queue.prefix, lease) + value
+            result = await self._ask(command, once, timeout_ms, asked)
+            assert isinstance(result, TxnResult)
+            if result.succeeded:
+                ((key, item),) = result.results[1].items
+                return Place(key, lease, item.create_revision, item.mod_revision, value)
         raise NotHolder(f"lease {lease} doesn't lead here: it has not been elected, or has ended")
 
     # -- one look ------------------------------------------------------------------------------------------
@@ -126,7 +136,7 @@ class Queues:
         """The place at once, or none. Which is decided in the log: one write, and no confirmation."""
         free = Compare(queue.prefix, Target.CREATE_REVISION, Relation.EQUAL, 0, queue.end)
         command = encode_txn([free], [_encode_put(key, candidate)], [encode_get(key)])
-        result = await self._ask(command, candidate, timeout_ms)
+        result = await self._ask(command, candidate.token, timeout_ms)
         assert isinstance(result, TxnResult)
         queued = places(self._machine.store, queue)
         if queued and (queued[0].key == key or queued[0].lease == candidate.lease):
@@ -141,7 +151,7 @@ class Queues:
         self, queue: Queue, key: bytes, candidate: Candidate, wait_ms: float, timeout_ms: float
     ) -> Place:
         deadline_s = asyncio.get_running_loop().time() + wait_ms / 1000
-        result = await self._ask(_encode_put(key, candidate), candidate, timeout_ms)
+        result = await self._ask(_encode_put(key, candidate), candidate.token, timeout_ms)
         assert isinstance(result, PutResult)
         first = places(self._machine.store, queue)[:1]
         if first and first[0].lease == result.lease and first[0].key != key:
@@ -160,11 +170,15 @@ class Queues:
         if granted is not None:
             return granted
         await self._leave(key, result.revision, timeout_ms)
-        raise _held(places(self._machine.store, queue))
+        raise _held(places(self._machine.store, queue), " and was not released in time")
 
-    async def _ask(self, command: bytes, candidate: Candidate, timeout_ms: float) -> Any:
-        if candidate.token is not None:
-            command = encode_once(candidate.token, sha256(command).digest()[:16], command)
+    async def _ask(
+        self, command: bytes, once: str | None, timeout_ms: float, asked: bytes | None = None
+    ) -> Any:
+        """``asked``: what a repeated request is known by, where its command follows from what is there."""
+        if once is not None:
+            await self._service.require("tokens", timeout_ms)
+            command = encode_once(once, sha256(asked or command).digest()[:16], command)
         result = await self._service.propose(command, timeout_ms)
         if isinstance(result, Refused | Malformed | Rejected):
             raise refusal(result)
@@ -303,8 +317,15 @@ def _encode_leave(place: Place) -> bytes:
     return encode_txn([there], [encode_delete(place.key)], [])
 
 
-def _held(queued: list[Place]) -> LockHeld:
+def _encode_proclaim(own: Place, value: bytes) -> bytes:
+    # NB: who is first stays first while its place is there.
+    there = Compare(own.key, Target.CREATE_REVISION, Relation.EQUAL, own.token)
+    put = encode_put(own.key, value, lease=own.lease)
+    return encode_txn([there], [put, encode_range(own.key, own.key + b"\0", 1)], [])
+
+
+def _held(queued: list[Place], waited: str = "") -> LockHeld:
     extra: dict[str, object] = {"holder": None}
     if queued:
         extra = {"holder": {"lease": queued[0].lease, "fencing_token": queued[0].token}}
-    return LockHeld("it is held by another, who did not release it in time", extra=extra)
+    return LockHeld(f"it is held by another{waited}", extra=extra)

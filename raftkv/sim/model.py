@@ -197,12 +197,15 @@ class Model:
     def _commit(self) -> None:
         pending, self._pending = self._pending, {}
         written, self._written = self._written, []
-        if not pending:
-            return
         for value in written:
             if value in self._values:
                 raise InvariantBroken(f"exactly once: {value[:20]!r} is written twice")
             self._values.add(value)
+        if pending:
+            self._change(pending)
+        self._forget_own()
+
+    def _change(self, pending: dict[bytes, Held]) -> None:
         change: dict[bytes, tuple[Held, Held]] = {}
         self.changes.append(change)
         for key, then in pending.items():
@@ -214,12 +217,12 @@ class Model:
                 kept = self._past.setdefault(key, [])
                 kept.append(then._replace(modified=self.revision))
                 self._add_to_checksum(key, then)
-        held = {each.lease for each in self._now.values()}
-        lost = {before.lease for before, _ in change.values()} - held
-        if any(lease in self._leases and self._leases[lease].own for lease in lost):
-            self._leases = {
-                lease: row for lease, row in self._leases.items() if not (row.own and lease in lost)
-            }
+
+    def _forget_own(self) -> None:
+        """The leases that were made for a key go with it."""
+        if any(row.own for row in self._leases.values()):
+            held = {each.lease for each in self._now.values()}
+            self._leases = {lease: row for lease, row in self._leases.items() if lease in held or not row.own}
 
     def _add_to_checksum(self, key: bytes, then: Held) -> None:
         if self._checksum is None:
@@ -241,7 +244,7 @@ class Model:
                 self._check(key, condition)
                 was_there = self._held(key).value is not None
                 if was_there:
-                    self._pending[key] = NOTHING
+                    self._remove(key)
                 return DeleteResult(int(was_there), self._revision_now)
             case [Opcode.GET, key]:
                 held = self._held(key)
@@ -255,7 +258,8 @@ class Model:
                 return RangeResult(tuple(found[:limit]), len(found) > limit, self._revision_now)
             case [Opcode.DELETE_RANGE, start, end]:
                 keys = [key for key, _ in self._range(start, end)]
-                self._pending.update(dict.fromkeys(keys, NOTHING))
+                for key in keys:
+                    self._remove(key)
                 return DeleteResult(len(keys), self._revision_now)
             case [Opcode.INCREMENT, key, by]:
                 return self._increment(key, by)
@@ -299,6 +303,13 @@ class Model:
         self._pending[key] = Held(revision, value, held.created or revision, version, lease)
         return version
 
+    def _remove(self, key: bytes) -> None:
+        """What wasn't there before this command won't have been there."""
+        if key in self._now:
+            self._pending[key] = NOTHING
+        else:
+            del self._pending[key]
+
     def _grant(self, lease: int, ttl_ms: int, *, own: bool) -> int:
         lease = lease or self._next_lease
         self._next_lease = max(self._next_lease, lease + 1)  # for good, even if it is undone
@@ -328,7 +339,7 @@ class Model:
     def _check(self, key: bytes, condition: Sequence[Any] | None) -> None:
         modified = self._held(key).modified
         if condition is not None and not _allows(condition[0], condition[1], modified):
-            raise _Undone(Refused(modified, self.revision))
+            raise _Undone(Refused(self._now.get(key, NOTHING).modified, self.revision))
 
     def _compare(
         self, key: bytes, end: bytes | None, target: int, relation: int, operand: bytes | int

@@ -124,6 +124,42 @@ def test_a_leader_proclaims(client: Connection) -> None:
     assert (reply.status, reply.headers["allow"]) == (405, "DELETE, GET, HEAD, POST")
 
 
+def once(client: Connection, method: str, path: str, token: str, body: bytes = b"") -> tuple[int, Any]:
+    reply = client.request(method, path, [("Idempotency-Key", token)], body)
+    return reply.status, reply.json
+
+
+@PATHS
+def test_a_repeated_release_is_done_once(client: Connection, path: str) -> None:
+    lease = client.request("POST", "/v1/leases", body=TTL).json["lease"]
+    body, released = b'{"lease": %d}' % lease, f"{path}/l?lease={lease}"
+    nothing = once(client, "DELETE", released, "early")
+    assert nothing == (200, {"deleted": 0, "revision": 0})
+    acquire(client, f"{path}/l", body)
+    assert once(client, "DELETE", released, "early") == nothing, "as it was answered the first time"
+    done = once(client, "DELETE", released, "a")
+    assert done == (200, {"deleted": 1, "revision": 2})
+    again = acquire(client, f"{path}/l", body)
+    assert once(client, "DELETE", released, "a") == done
+    assert client.request("GET", f"{path}/l").json["revision"] == again["fencing_token"] == 3
+    assert once(client, "DELETE", f"{path}/other?lease={lease}", "a")[0] == 422
+    assert once(client, "DELETE", released, "b") == (200, {"deleted": 1, "revision": 4})
+
+
+def test_a_repeated_proclamation_is_done_once(client: Connection) -> None:
+    leader = acquire(client, "/v1/elections/e", b'{"ttl": "10s", "value": "me"}')
+    path = f"/v1/elections/e?lease={leader['lease']}"
+    first = once(client, "PUT", path, "a", b'{"value": "one"}')
+    assert first == (200, {**leader, "value": "one"})
+    assert once(client, "PUT", path, "b", b'{"value": "two"}')[0] == 200
+    assert once(client, "PUT", path, "a", b'{"value": "one"}') == first
+    assert client.request("GET", "/v1/elections/e").json["leader"]["value"] == "two"
+    assert once(client, "PUT", path, "a", b'{"value": "three"}')[0] == 422
+    assert client.request("DELETE", path).json["deleted"] == 1
+    assert once(client, "PUT", path, "a", b'{"value": "one"}') == first, "also when nobody leads any more"
+    assert once(client, "PUT", path, "c", b'{"value": "one"}')[0] == 409
+
+
 def test_locks_elections_and_keys_are_apart(client: Connection) -> None:
     acquire(client, "/v1/locks/x")
     acquire(client, "/v1/elections/x")

@@ -145,6 +145,10 @@ def test_a_full_store_takes_no_more_and_says_what_to_do(full: RestNode) -> None:
         ("POST", "/v1/txn", json.dumps({"then": [put]}).encode()),
         ("POST", "/v1/txn", json.dumps({"else": [increment, increment]}).encode()),
         ("POST", "/v1/batch", json.dumps({"ops": [put]}).encode()),
+        ("POST", "/v1/locks/l", json.dumps({"ttl": "5s", "value": value.decode()}).encode()),
+        ("POST", "/v1/elections/e?wait=5s", json.dumps({"ttl": "5s", "value": value.decode()}).encode()),
+        ("PUT", "/v1/elections/e?lease=1", json.dumps({"value": value.decode()}).encode()),
+        ("POST", "/v1/services/s", json.dumps({"id": "i", "address": "a" * 200, "ttl": "5s"}).encode()),
     ]
     with Connection(full) as client:
         for method, path, body in writes:

@@ -47,7 +47,7 @@ def pages(loop_thread: LoopThread) -> Iterator[RestNode]:
     keys=st.lists(KEYS, max_size=20, unique=True),
     prefix=BOUNDS,
     start=BOUNDS,
-    end=BOUNDS,
+    end=BOUNDS.filter(lambda end: end != b""),
     limit=st.none() | st.integers(1, 5),
     reverse=st.booleans(),
     keys_only=st.booleans(),

@@ -216,6 +216,44 @@ def test_what_is_no_document_is_refused(client: Connection, path: str, body: byt
     assert client.request("POST", path, body=body).status == 400
 
 
+@pytest.mark.parametrize("path", ["/v1/txn", "/v1/batch"])
+def test_what_is_as_deep_as_can_be_is_done(node: RestNode, client: Connection, path: str) -> None:
+    document: dict[str, Any] = {"then": [{"put": {"key": "deep", "value": "x"}}]}
+    for _ in range(7):
+        document = {"then": [{"txn": document}]}
+    whole, deeper = document, {"then": [{"txn": document}]}
+    if path == "/v1/batch":
+        whole, deeper = ({"ops": [{"txn": each}]} for each in (whole, deeper))
+    assert post(client, path, whole).status == 200
+    assert client.request("GET", "/v1/kv/deep").body == b"x"
+    proposed = len(node.service.commands)
+    reply = post(client, path, deeper)
+    assert (reply.status, reply.json["code"]) == (400, "bad_request")
+    assert "deeper than 8" in reply.json["detail"]
+    assert len(node.service.commands) == proposed
+
+
+def test_what_it_puts_and_deletes_has_no_revision_that_another_will_have(client: Connection) -> None:
+    gone = [{"put": {"key": "a", "value": "1"}}, {"delete": {"key": "a"}}]
+    answer = txn(client, then=gone)
+    assert answer["results"] == [
+        {"put": {"revision": 0, "version": 1, "created": True}},
+        {"delete": {"deleted": 1}},
+    ]
+    answer = txn(client, then=[{"txn": {"then": gone}}, PUT])
+    assert answer["revision"] == answer["results"][0]["txn"]["results"][0]["put"]["revision"] == 1
+
+
+def test_an_end_that_no_key_is_before_is_a_mistake(client: Connection) -> None:
+    for document in ({"get": {"start": "a", "end": ""}}, {"delete": {"start": "a", "end_base64": ""}}):
+        reply = post(client, "/v1/txn", {"then": [document]})
+        assert (reply.status, reply.json["code"]) == (400, "bad_request")
+    for method, path in (("GET", "/v1/kv"), ("DELETE", "/v1/kv"), ("GET", "/v1/watch")):
+        reply = client.request(method, f"{path}?start=a&end=")
+        assert (reply.status, reply.json["code"]) == (400, "bad_request")
+        assert "leave it out" in reply.json["detail"]
+
+
 def test_limits(loop_thread: LoopThread) -> None:
     node = RestNode(loop_thread, replace(LIMITS, max_txn_operations=5, max_batch_operations=7))
     compare, get = {"key": "k", "value": ""}, {"get": {"key": "k"}}

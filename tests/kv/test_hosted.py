@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgpack
 import pytest
 
@@ -89,10 +91,11 @@ def test_under_an_idempotency_key_a_command_is_applied_once() -> None:
     assert getattr(batch, "results", None) == (2, PutResult(1, 1))
 
 
-def test_a_result_that_could_not_be_kept_is_a_bug() -> None:
+@pytest.mark.parametrize("result", [[b"one"], 1.5, 1 << 63])
+def test_a_result_that_could_not_be_kept_is_a_bug(result: Any) -> None:
     class Bad(Words):
         def apply(self, time_ms: int, command: bytes) -> int:
-            return [command]  # type: ignore[return-value]
+            return result  # type: ignore[no-any-return]
 
     with pytest.raises(TypeError, match="a guest's result must be"):
         Host(Bad()).do(encode_hosted(b"one"))

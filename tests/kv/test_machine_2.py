@@ -29,6 +29,7 @@ from raftkv.kv.commands import (
     encode_txn,
 )
 from raftkv.kv.history import Compacted
+from raftkv.kv.lease import MAX_CHOSEN_ID, MAX_ID
 from raftkv.kv.machine import KvMachine
 from raftkv.kv.results import (
     CompactResult,
@@ -245,6 +246,51 @@ def test_a_condition_that_fails_in_a_transaction_tells_of_no_revision_to_come() 
     refused = encode_put(b"k", b"w", None, Condition(ConditionKind.ABSENT))
     assert driven.do(encode_txn([], [encode_put(b"other", b"v"), refused], [])) == Refused(1, 1)
     assert driven.machine.store.revision == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_condition_tells_what_the_store_has_not_what_the_transaction_would_have_made(there: bool) -> None:
+    driven = Driven()
+    driven.do(encode_put(b"k" if there else b"other", b"v"))
+    refused = encode_put(b"k", b"w", None, Condition(ConditionKind.REVISION_IN, (1,)))
+    assert driven.do(encode_txn([], [encode_put(b"k", b"v"), refused], [])) == Refused(int(there), 1)
+
+
+@pytest.mark.parametrize("delete", [encode_delete(b"k"), encode_delete_range(b"k", b"l")])
+def test_what_a_transaction_makes_and_deletes_was_never_there(delete: bytes) -> None:
+    driven = Driven()
+    driven.do(encode_put(b"other", b"v"))
+    before = chunks_of(driven.machine)[-1]
+    result = driven.do(encode_txn([], [encode_put(b"k", b"v"), delete], []))
+    assert (result.results[1].deleted, result.revision) == (1, 1)
+    assert driven.machine.store.revision == 1, "a revision without a change"
+    assert chunks_of(driven.machine)[-1] == before
+    # Beside it, what is deleted and was there before, and what is put again after it was deleted.
+    again = [encode_put(b"k", b"v"), delete, encode_delete(b"other"), encode_put(b"k", b"w")]
+    assert driven.do(encode_txn([], again, [])).revision == 2
+    assert driven.machine.store.history is not None
+    changes = [(key, new is None) for _, key, _, new in driven.machine.store.history.since(1)]
+    assert changes == [(b"other", True), (b"k", False)]
+
+
+def test_a_time_to_live_of_what_a_transaction_puts_again_or_deletes_leaves_no_lease() -> None:
+    driven = Driven()
+    mortal = encode_put(b"k", b"v", ttl_ms=500)
+    result = driven.do(encode_txn([], [mortal, mortal], []))
+    leases = driven.machine.leases
+    assert list(leases.rows()) == [result.results[1].lease]
+    driven.do(encode_txn([], [encode_put(b"new", b"v", ttl_ms=500), encode_delete(b"new")], []))
+    assert list(leases.rows()) == [result.results[1].lease]
+    driven.do(encode_txn([], [mortal, encode_put(b"k", b"for ever")], []))
+    assert not leases.rows()
+
+
+def test_a_lease_that_somebody_names_leaves_names_for_all_to_come() -> None:
+    driven = Driven()
+    assert isinstance(driven.do(encode_grant(500, MAX_CHOSEN_ID + 1)), Malformed)
+    assert driven.do(encode_grant(500, MAX_CHOSEN_ID)).lease == MAX_CHOSEN_ID
+    assert driven.do(encode_grant(500)).lease == MAX_CHOSEN_ID + 1
+    assert MAX_ID - MAX_CHOSEN_ID > 1 << 51
 
 
 @pytest.mark.parametrize(

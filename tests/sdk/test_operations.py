@@ -24,7 +24,7 @@ from raftkv import (
     absent,
     exists,
 )
-from raftkv.sdk.forms import duration, field, key_bytes, key_path, key_text, read_field
+from raftkv.sdk.forms import data_bytes, duration, field, key_bytes, key_path, key_text, read_field
 from raftkv.sdk.operations import Compare, Operation
 
 ONE = {"key": "k"}
@@ -39,6 +39,26 @@ def test_keys_come_back_as_they_went(key: bytes) -> None:
 def test_only_what_a_path_may_hold_stays_as_it_is() -> None:
     assert key_path("a/b c?#%ä") == "/v1/kv/a/b%20c%3F%23%25%C3%A4"
     assert key_path(b"\xff.") == "/v1/kv/%FF."
+
+
+@pytest.mark.parametrize("value", [5, True, 1.5, None, {"a": 1}, [1, 2]])
+def test_a_value_is_not_made_of_what_is_neither_text_nor_bytes(value: Any) -> None:
+    """``bytes(5)`` is five NUL bytes."""
+    with pytest.raises(TypeError, match="text or bytes"):
+        data_bytes(value)
+    with pytest.raises(TypeError, match="text or bytes"):
+        key_bytes(value)
+
+
+def test_what_holds_bytes_is_a_value() -> None:
+    assert [data_bytes(each) for each in ("ä", b"\xff", bytearray(b"a"), memoryview(b"b"))] == [
+        "ä".encode(), b"\xff", b"a", b"b"
+    ]  # fmt: skip
+
+
+def test_a_duration_is_a_number_of_seconds() -> None:
+    with pytest.raises(TypeError, match="number of seconds, got '5s'"):
+        duration("5s")  # type: ignore[arg-type]
 
 
 def test_a_duration_has_a_millisecond_at_least() -> None:
