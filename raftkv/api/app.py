@@ -8,9 +8,9 @@ docs/decisions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from aiohttp import web
@@ -22,6 +22,7 @@ from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
 from raftkv.api.pages import PageHandlers
+from raftkv.api.params import parse_query
 from raftkv.api.poll import Polls
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
@@ -38,6 +39,20 @@ logger = structlog.get_logger(__name__)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+
+
+class Below(Protocol):
+    """What answers all paths that begin with one."""
+
+    @property
+    def routes(self) -> Mapping[str, Mapping[str, object]]:
+        """By what follows on that beginning, as ``/{name}/observe``: the methods there."""
+        ...
+
+    def one(self, request: web.BaseRequest, rest: str) -> Awaitable[web.StreamResponse]:
+        """``rest``: what follows on that beginning and a slash, percent-encoded."""
+        ...
+
 
 _KEY_PATH = "/v1/kv/"
 _BEGINNINGS = (
@@ -69,7 +84,7 @@ class Routes:
         kv = KvHandlers(service, machine, limits, writes=writes, polls=polls)
         pages = PageHandlers(service, machine, limits, writes)
         txn, cluster = TxnHandlers(service, limits, writes), ClusterHandlers(service, limits)
-        self._members = members.MembersHandlers(service, limits)
+        members_handlers = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
             "HEAD": kv.get,
@@ -79,12 +94,12 @@ class Routes:
         snapshot = SnapshotHandlers(service, limits)
         leasing = leases.LeasesHandlers(service, machine, limits, writes)
         listing = services.ServicesHandlers(service, machine, limits, writes=writes, streams=streams)
-        self._below: dict[str, KeyHandler] = {  # "/v1/locks" -> what answers "/v1/locks/..."
-            members.PATH: self._members.one,
-            leases.PATH: leasing.one,
-            locks.PATH: locks.LocksHandlers(service, machine, limits).one,
-            elections.PATH: elections.ElectionsHandlers(service, machine, limits, streams).one,
-            services.PATH: listing.one,
+        self._below: dict[str, Below] = {  # "/v1/locks" -> what answers "/v1/locks/..."
+            members.PATH: members_handlers,
+            leases.PATH: leasing,
+            locks.PATH: locks.LocksHandlers(service, machine, limits),
+            elections.PATH: elections.ElectionsHandlers(service, machine, limits, streams),
+            services.PATH: listing,
         }
         self._paths: dict[str, dict[str, Handler]] = {
             "/v1/kv": {"GET": pages.list, "DELETE": pages.delete},
@@ -94,13 +109,14 @@ class Routes:
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
-            members.PATH: {"GET": self._members.list, "POST": self._members.add},
+            members.PATH: {"GET": members_handlers.list, "POST": members_handlers.add},
             "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
             leases.PATH: {"GET": leasing.list, "POST": leasing.grant},
             services.PATH: {"GET": listing.list},
             "/v1/watch": {"GET": WatchHandlers(service, machine, limits, streams).watch},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
+            "/openapi.json": {"GET": self._describe},
         }
         for methods in self._paths.values():
             if "GET" in methods:
@@ -108,6 +124,23 @@ class Routes:
         self.is_draining = False  # each answer is the last on its connection
         self.begun = 0  # requests
         self.ended = 0
+
+    @property
+    def table(self) -> dict[str, frozenset[str]]:
+        """The methods of each path, with what varies in it in braces."""
+        table = {path: frozenset(methods) for path, methods in self._paths.items()}
+        table[f"{_KEY_PATH}{{key}}"] = frozenset(self._keys)
+        for beginning, below in self._below.items():
+            table |= {f"{beginning}{rest}": frozenset(methods) for rest, methods in below.routes.items()}
+        return table
+
+    async def _describe(self, request: web.BaseRequest) -> web.Response:
+        """The OpenAPI document of ``table``."""
+        from raftkv.api.openapi import encoded_document  # noqa: PLC0415 - few ever ask for it
+
+        parse_query(request.rel_url.raw_query_string, ())
+        routes = tuple((path, tuple(sorted(methods))) for path, methods in sorted(self.table.items()))
+        return web.Response(body=encoded_document(routes), content_type="application/json")
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.begun += 1
@@ -135,7 +168,7 @@ class Routes:
             if methods is None:
                 for beginning, below in self._below.items():
                     if path.startswith(f"{beginning}/"):
-                        return await below(request, path[len(beginning) + 1 :])
+                        return await below.one(request, path[len(beginning) + 1 :])
                 raise NotFound(f"there is nothing at {path}; the API has {', '.join(_BEGINNINGS)}")
             handler = methods.get(request.method)
             if handler is None:
