@@ -13,9 +13,10 @@ from raftkv.api.consistency import CONSISTENCY_PARAMS, await_consistency
 from raftkv.api.fields import answer, document, lease_id, not_allowed
 from raftkv.api.form import form_of
 from raftkv.api.limits import Limits
+from raftkv.api.operations import MAX_LEASE
 from raftkv.api.params import number_of, parse_query, timeout_ms, ttl_ms
 from raftkv.api.writes import Writes
-from raftkv.errors import NoSuchLease, NotFound
+from raftkv.errors import BadRequest, NoSuchLease, NotFound
 from raftkv.kv.commands import encode_grant, encode_keep_alive, encode_revoke
 from raftkv.kv.lease import Lease
 from raftkv.kv.machine import KvMachine
@@ -23,6 +24,7 @@ from raftkv.ports import Service
 
 PATH = "/v1/leases"
 _MAX_PAGE = 1_000
+MAX_CHOSEN = MAX_LEASE >> 1  # by a client: the ids that are given go on from there, and none may be too large
 
 Handler = Callable[[web.BaseRequest, int], Awaitable[web.Response]]
 
@@ -53,6 +55,8 @@ class LeasesHandlers:
         timeout = self._timeout(request)
         body = await document(request, timeout, ("ttl", "id"))
         wanted = lease_id(body["id"]) if body.get("id") is not None else 0
+        if wanted > MAX_CHOSEN:
+            raise BadRequest(f"the id of a new lease is at most {MAX_CHOSEN}")
         command = encode_grant(ttl_ms(body.get("ttl")), wanted)
         result = await self._writes.propose(request.headers, command, timeout, feature="leases")
         revision = self._machine.store.revision

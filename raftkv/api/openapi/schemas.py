@@ -6,6 +6,7 @@ own name.
 
 from __future__ import annotations
 
+from raftkv.api.leases import MAX_CHOSEN
 from raftkv.api.openapi.parameters import DURATION
 from raftkv.api.openapi.parts import (
     MAX_REVISION,
@@ -314,7 +315,7 @@ SCHEMAS: dict[str, Schema] = {
     "BatchOutcome": record({"revision": _REVISION, "results": array(ref("Result"))}),
     "Compaction": record({"revision": number(0, MAX_REVISION)}),
     "Compacted": record({"compacted": number(), "revision": _REVISION}),
-    "Grant": record({"ttl": _TTL}, {"id": or_null(_LEASE)}),
+    "Grant": record({"ttl": _TTL}, {"id": or_null(number(1, MAX_CHOSEN))}),
     "Granted": record({"lease": _LEASE, "ttl_ms": number(), "revision": _REVISION}),
     "KeptAlive": record({"lease": _LEASE, "ttl_ms": number()}),
     "LeaseState": record({**_LEASE_STATE, "keys": array(record({}, data={"key": text(minLength=1)}))}),
