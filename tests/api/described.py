@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 import requests
 import schemathesis
+from hypothesis import reject
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode, Response
 from schemathesis.checks import load_all_checks
@@ -46,7 +47,10 @@ _DURATION = re.compile(DURATION)
 
 @schemathesis.serializer("application/msgpack")
 def pack(context: Any, value: Any) -> bytes:
-    return bytes(msgpack.packb(value))
+    try:
+        return bytes(msgpack.packb(value))
+    except OverflowError:  # a number that it can't say
+        reject()
 
 
 @schemathesis.deserializer("application/msgpack")
