@@ -22,7 +22,6 @@ from raftkv.errors import (
     ConditionFailed,
     FutureRevision,
     KeyNotFound,
-    LeaseExists,
     NoSuchLease,
     NotANumber,
     NumberTooLarge,
@@ -122,7 +121,6 @@ _DELETE_RANGE = Operation(
     errors=(*ONCE, TooLarge),
     description="`prefix`, or `start` and `end`: one of them must be given.",
 )
-_OPERATIONS_FAIL = (NotANumber, NumberTooLarge, NoSuchLease, LeaseExists, TooManyLeases, ConditionFailed)
 _TXN = Operation(
     "transact",
     "transactions",
@@ -130,7 +128,7 @@ _TXN = Operation(
     {200: Answer("What became of it", forms_of(ref("TransactionOutcome")), _REPLY)},
     (the.TIMEOUT, the.IDEMPOTENCY_KEY),
     Body(forms_of(ref("Transaction"))),
-    (*STORE, *_OPERATIONS_FAIL),
+    (*STORE, NotANumber, NumberTooLarge, NoSuchLease, TooManyLeases),
 )
 _BATCH = Operation(
     "batch",

@@ -114,7 +114,7 @@ FROM = Parameter("from", number(1, _MAX_REVISION), "Changes of this revision and
 PREV = _flag("prev", "Also what was before, as `prev`")
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
-    text(pattern="^([0-9]{1,18}|0*[1-9][0-9]{0,16}\\.[1-9][0-9]{0,8})$", maxLength=28),
+    text(pattern="^[0-9]{1,18}(\\.[1-9][0-9]{0,8})?$"),
     "Go on after the event with this id; it goes before `from`",
     "header",
 )

@@ -33,7 +33,6 @@ WRITE: Errors = (NoQuorum, TimedOut, ShuttingDown, TooManyRequests, UpgradeUnfin
 ONCE: Errors = (*WRITE, TokenReused)
 STORE: Errors = (*ONCE, QuotaExceeded, TooLarge)
 
-BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 MAX_REVISION = (1 << 63) - 1
 
 
@@ -132,11 +131,10 @@ def record(
     ``maybe_data`` at most so. ``is_open``: there may be other fields, and more with the next release.
     """
     data, maybe_data = data or {}, maybe_data or {}
-    encoded = text(contentEncoding="base64", pattern=BASE64)
     bytes_fields = {name: schema for each in (data, maybe_data) for name, schema in each.items()}
     properties = {
         **bytes_fields,
-        **{f"{name}_base64": encoded for name in bytes_fields},
+        **{f"{name}_base64": ref("Base64") for name in bytes_fields},
         **required,
         **(optional or {}),
     }

@@ -22,6 +22,7 @@ from raftkv.api.operations import MAX_LEASE
 from raftkv.errors import Outcome, RaftkvError
 from raftkv.kv.txn import MAX_NUMBER
 
+_BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _FLAG: Schema = {"type": "boolean"}
 _KEY = text(minLength=1, pattern="^[^\\x00]")
 _VALUE = text()
@@ -88,7 +89,7 @@ _PAGE = record(
     },
     {
         "count": number(),
-        "prefixes": array({"anyOf": [text(), record({"prefix_base64": text(contentEncoding="base64")})]}),
+        "prefixes": array({"anyOf": [text(), record({"prefix_base64": ref("Base64")})]}),
     },
 )
 
@@ -299,6 +300,7 @@ _READINESS = record(
 
 SCHEMAS: dict[str, Schema] = {
     "Problem": _problem(),
+    "Base64": text(contentEncoding="base64", pattern=_BASE64),
     "Envelope": _ENVELOPE,
     "KeyOnly": _KEY_ONLY,
     "Put": _PUT,
