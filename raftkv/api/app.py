@@ -8,10 +8,10 @@ docs/decisions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from aiohttp import web
@@ -25,6 +25,7 @@ from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
 from raftkv.api.metrics import MetricsHandlers
 from raftkv.api.pages import PageHandlers
+from raftkv.api.params import parse_query
 from raftkv.api.poll import Polls
 from raftkv.api.problem import problem
 from raftkv.api.snapshot import SnapshotHandlers
@@ -41,6 +42,20 @@ logger = structlog.get_logger(__name__)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 KeyHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+
+
+class Below(Protocol):
+    """What answers all paths that begin with one."""
+
+    @property
+    def routes(self) -> Mapping[str, Mapping[str, object]]:
+        """By what follows on that beginning, as ``/{name}/observe``: the methods there."""
+        ...
+
+    def one(self, request: web.BaseRequest, rest: str) -> Awaitable[web.StreamResponse]:
+        """``rest``: what follows on that beginning and a slash, percent-encoded."""
+        ...
+
 
 _KEY_PATH = "/v1/kv/"
 _BEGINNINGS = (
@@ -74,7 +89,7 @@ class Routes:
         kv = KvHandlers(service, machine, limits, writes=writes, polls=polls)
         pages = PageHandlers(service, machine, limits, writes)
         txn, cluster = TxnHandlers(service, limits, writes), ClusterHandlers(service, limits)
-        self._members = members.MembersHandlers(service, limits)
+        members_handlers = members.MembersHandlers(service, limits)
         self._keys: dict[str, KeyHandler] = {
             "GET": kv.get,
             "HEAD": kv.get,
@@ -85,12 +100,12 @@ class Routes:
         leasing = leases.LeasesHandlers(service, machine, limits, writes)
         electing = elections.ElectionsHandlers(service, machine, limits, writes=writes, streams=streams)
         listing = services.ServicesHandlers(service, machine, limits, writes=writes, streams=streams)
-        self._below: dict[str, KeyHandler] = {  # "/v1/locks" -> what answers "/v1/locks/..."
-            members.PATH: self._members.one,
-            leases.PATH: leasing.one,
-            locks.PATH: locks.LocksHandlers(service, machine, limits, writes).one,
-            elections.PATH: electing.one,
-            services.PATH: listing.one,
+        self._below: dict[str, Below] = {  # "/v1/locks" -> what answers "/v1/locks/..."
+            members.PATH: members_handlers,
+            leases.PATH: leasing,
+            locks.PATH: locks.LocksHandlers(service, machine, limits, writes),
+            elections.PATH: electing,
+            services.PATH: listing,
         }
         self._paths: dict[str, dict[str, Handler]] = {
             "/v1/kv": {"GET": pages.list, "DELETE": pages.delete},
@@ -100,7 +115,7 @@ class Routes:
             "/v1/status": {"GET": cluster.status},
             "/v1/cluster": {"GET": cluster.cluster},
             "/v1/cluster/leader": {"POST": cluster.transfer},
-            members.PATH: {"GET": self._members.list, "POST": self._members.add},
+            members.PATH: {"GET": members_handlers.list, "POST": members_handlers.add},
             "/v1/snapshot": {"GET": snapshot.download, "POST": TakingHandlers(service, limits).take},
             leases.PATH: {"GET": leasing.list, "POST": leasing.grant},
             services.PATH: {"GET": listing.list},
@@ -108,6 +123,7 @@ class Routes:
             "/metrics": {"GET": MetricsHandlers(service, machine).metrics},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
+            "/openapi.json": {"GET": self._describe},
         }
         for methods in self._paths.values():
             if "GET" in methods:
@@ -117,6 +133,23 @@ class Routes:
         self.is_draining = False  # each answer is the last on its connection
         self.begun = 0  # requests
         self.ended = 0
+
+    @property
+    def table(self) -> dict[str, frozenset[str]]:
+        """The methods of each path, with what varies in it in braces."""
+        table = {path: frozenset(methods) for path, methods in self._paths.items()}
+        table[f"{_KEY_PATH}{{key}}"] = frozenset(self._keys)
+        for beginning, below in self._below.items():
+            table |= {f"{beginning}{rest}": frozenset(methods) for rest, methods in below.routes.items()}
+        return table
+
+    async def _describe(self, request: web.BaseRequest) -> Answer:
+        """The OpenAPI document of ``table``."""
+        from raftkv.api.openapi import encoded_document  # noqa: PLC0415 - few ever ask for it
+
+        parse_query(request.rel_url.raw_query_string, ())
+        routes = tuple((path, tuple(sorted(methods))) for path, methods in sorted(self.table.items()))
+        return Answer({"Content-Type": "application/json"}, encoded_document(routes))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.begun += 1
@@ -164,7 +197,7 @@ class Routes:
             if methods is None:
                 for beginning, below in self._below.items():
                     if path.startswith(f"{beginning}/"):
-                        return await below(request, path[len(beginning) + 1 :])
+                        return await below.one(request, path[len(beginning) + 1 :])
                 raise NotFound(f"there is nothing at {path}; the API has {', '.join(_BEGINNINGS)}")
             handler = methods.get(request.method)
             if handler is None:

@@ -34,6 +34,7 @@ class ElectionsHandlers(QueueHandlers):
         self._streams = streams
         self._methods["PUT"] = self.proclaim
         self._observation: dict[str, Handler] = {"GET": self.observe, "HEAD": self.observe}
+        self.routes["/{name}/observe"] = self._observation
 
     async def one(self, request: web.BaseRequest, rest: str) -> web.StreamResponse:
         if not rest.endswith("/observe"):

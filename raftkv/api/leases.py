@@ -36,6 +36,7 @@ class LeasesHandlers:
         self._limits = limits
         self._one: dict[str, Handler] = {"GET": self.look, "HEAD": self.look, "DELETE": self.revoke}
         self._keepalive: dict[str, Handler] = {"POST": self.keep_alive}
+        self.routes = {"/{id}": self._one, "/{id}/keepalive": self._keepalive}
 
     async def one(self, request: web.BaseRequest, rest: str) -> Answer:
         """``rest``: what follows on ``/v1/leases/``."""

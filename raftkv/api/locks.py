@@ -45,6 +45,7 @@ class QueueHandlers:
             "POST": self.acquire,
             "DELETE": self.release,
         }
+        self.routes = {"/{name}": self._methods}
 
     async def one(self, request: web.BaseRequest, rest: str) -> web.StreamResponse:
         """``rest``: what follows on the path of all, percent-encoded."""

@@ -31,6 +31,7 @@ class MembersHandlers:
         self._limits = limits
         self._one: dict[str, Handler] = {"DELETE": self.remove, "PUT": self.move}
         self._promotion: dict[str, Handler] = {"POST": self.promote}
+        self.routes = {"/{id}": self._one, "/{id}/promote": self._promotion}
 
     async def list(self, request: web.BaseRequest) -> Answer:
         self._timeout(request)  # as any other request may say it; nothing is waited for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -24,6 +25,9 @@ from raftkv.ports import Service
 PATH = "/v1/services"
 _FIELDS = ("id", "address", "meta", "ttl", "lease")
 
+ServiceHandler = Callable[[web.BaseRequest, Queue], Awaitable[web.StreamResponse]]
+InstanceHandler = Callable[[web.BaseRequest, Queue, str], Awaitable[web.StreamResponse]]
+
 
 class ServicesHandlers:
     def __init__(
@@ -34,6 +38,16 @@ class ServicesHandlers:
         self._streams = streams
         self._machine = machine
         self._limits = limits
+        self._service_methods: dict[str, ServiceHandler] = {
+            "GET": self.instances,
+            "HEAD": self.instances,
+            "POST": self.register,
+        }
+        self._instance_methods: dict[str, InstanceHandler] = {"DELETE": self.deregister}
+        self.routes: dict[str, Mapping[str, object]] = {
+            "/{name}": self._service_methods,
+            "/{name}/{id}": self._instance_methods,
+        }
 
     async def list(self, request: web.BaseRequest) -> Answer:
         """The names that have an instance."""
@@ -49,14 +63,12 @@ class ServicesHandlers:
         """``rest``: what follows on ``/v1/services/``, percent-encoded."""
         raw_name, slash, raw_id = rest.partition("/")
         queue = Queue(SERVICE, name_of(raw_name, "service's name", self._limits.max_key_bytes))
-        methods = {"DELETE"} if slash else {"GET", "HEAD", "POST"}
+        methods = self._instance_methods if slash else self._service_methods
         if request.method not in methods:
             raise not_allowed(request.method, methods)
         if slash:
-            return await self.deregister(request, queue, raw_id)
-        if request.method == "POST":
-            return await self.register(request, queue)
-        return await self.instances(request, queue)
+            return await self._instance_methods[request.method](request, queue, raw_id)
+        return await self._service_methods[request.method](request, queue)
 
     async def register(self, request: web.BaseRequest, queue: Queue) -> Answer:
         """``{"id", "address", "ttl": "10s"}``, and ``meta``, any JSON, for others to see. With a ``lease``

@@ -70,6 +70,16 @@ def test_an_id_of_ones_own(client: Connection) -> None:
     assert grant(client) == 78
 
 
+def test_no_id_leaves_later_leases_without_one_that_can_be_said(client: Connection) -> None:
+    """The ids that the store gives go on from the largest there was."""
+    largest = 2**52 - 1
+    assert grant(client, b'{"ttl": "30s", "id": %d}' % largest) == largest
+    assert client.request("POST", f"/v1/leases/{grant(client)}/keepalive").status == 200
+    for beyond in (largest + 1, 2**53 - 1, 2**53):
+        reply = client.request("POST", "/v1/leases", body=b'{"ttl": "30s", "id": %d}' % beyond)
+        assert (reply.status, reply.json["code"]) == (400, "bad_request")
+
+
 def test_pages(client: Connection) -> None:
     leases = [grant(client, b'{"ttl": "1h", "id": %d}' % number) for number in (9, 2, 5, 100)]
     found, after = [], 0
