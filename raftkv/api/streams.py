@@ -166,10 +166,6 @@ class Streams:
         watcher = open_watcher(self._service.hub, bell.ring)
         try:
             await response.prepare(request)
-            stream = _Stream(
-                self._service, self._limits, request, response, _encode_line if lines else _encode
-            )
-            stream.demands_quorum = freshness.staleness_ms is None
             await while_connected(request, stream.run(source_of(watcher), bell))
         except ConnectionError:
             raise
