@@ -115,21 +115,29 @@ def shown_ms(values: Sequence[float]) -> str:
     return f"{statistics.median(ordered):.2f} ms (p99 {ordered[len(ordered) * 99 // 100]:.2f})"
 
 
+def cpu_us(run: Run, seconds: float) -> float:
+    """What a read took of the processor, on all nodes together; not a number where that isn't known."""
+    used_s = sum(run.cpu_s.values()) if run.cpu_s else float("nan")
+    return used_s / (run.per_second * seconds) * 1e6
+
+
 def table(figures: Figures, own: OwnWrites, load: float, options: argparse.Namespace) -> str:
     """As Markdown, with what it was measured on."""
-    columns = [f"{number} at a time: reads/s | p50 ms | p99 ms" for number in options.connections]
-    lines = [f"| level | asked at | {' | '.join(columns)} |", "|---|---|" + "--:|" * (3 * len(columns))]
+    columns = [f"{number} at a time: reads/s | p50 ms | p99 ms | CPU us" for number in options.connections]
+    lines = [f"| level | asked at | {' | '.join(columns)} |", "|---|---|" + "--:|" * (4 * len(columns))]
     for level, by_connections in figures.items():
         cells = [f"`{level.name}`", "leader" if level.at_leader else "follower"]
         for runs in by_connections.values():
             cells.append(f"{statistics.median(run.per_second for run in runs):,.0f}")
             cells.append(f"{statistics.median(run.p50_ms for run in runs):.2f}")
             cells.append(f"{statistics.median(run.p99_ms for run in runs):.2f}")
+            cells.append(f"{statistics.median(cpu_us(run, options.seconds) for run in runs):.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     measured = (
         f"`scripts/levels`, {datetime.now(UTC):%Y-%m-%d}: three nodes and wrk on the same {os.cpu_count()}"
         f" cores, load average {load:.1f} before it began; medians of {options.repetitions} runs of"
-        f" {options.seconds} s, all levels in turns."
+        f" {options.seconds} s, all levels in turns; CPU us: what a read"
+        " takes of the processor, on all nodes together."
         f" A write through the leader took {shown_ms(own.write_ms)}; the read of it at a follower with"
         f" `min_revision`, sent as soon as the write was answered, {shown_ms(own.read_ms)}."
     )
