@@ -26,6 +26,7 @@ from raftkv.kv.commands import (
     encode_txn,
 )
 from raftkv.kv.lease import MAX_ID
+from raftkv.kv.places import ELECTION, LOCK
 from raftkv.kv.store import prefix_end
 from raftkv.kv.txn import MAX_DEPTH, MAX_NUMBER
 
@@ -132,7 +133,11 @@ class Encoder:
         target = _chosen(document, "target", _TARGETS, "value")
         relation = _chosen(document, "op", _RELATIONS, "==")
         end = bytes_of(document, "end")
-        key = self._key(document) if end is None else max(FIRST_KEY, bytes_of(document, "key") or b"")
+        key = bytes_of(document, "key") or b""
+        if end is not None:
+            key = max(FIRST_KEY, key)
+        elif not key.startswith((LOCK, ELECTION)):  # a place's key, as its grant gave it, may be named
+            key = self._key(document)
         operand: bytes | int | None
         if target is Target.VALUE:
             operand = bytes_of(document, "value")

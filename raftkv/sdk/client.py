@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,7 @@ from raftkv.sdk.view import View
 from raftkv.sdk.watching import WatchCalls
 
 DEFAULT_TIMEOUT_S = 10.0
+ENDPOINTS_VARIABLE = "RAFTKV_ENDPOINTS"
 DEFAULT_ENDPOINTS = "http://127.0.0.1:8001,http://127.0.0.1:8002,http://127.0.0.1:8003"
 
 
@@ -32,17 +34,21 @@ class AsyncClient(KvCalls, LeaseCalls, LockCalls, ServiceCalls, WatchCalls, Clus
 
     def __init__(
         self,
-        endpoints: str | Sequence[str] = DEFAULT_ENDPOINTS,
+        endpoints: str | Sequence[str] | None = None,
         *,
         timeout: float = DEFAULT_TIMEOUT_S,
         idempotent: bool = True,
         learn: bool = True,
     ) -> None:
-        """``timeout``: seconds for a call, all attempts together. ``idempotent`` False: no idempotency keys,
-        and a write whose outcome isn't known is raised as such. ``learn`` False: no nodes but those given.
+        """``endpoints`` None: those that ``RAFTKV_ENDPOINTS`` names, as for the command line, else three
+        nodes on this machine. ``timeout``: seconds for a call, all attempts together. ``idempotent`` False:
+        no idempotency keys, and a write whose outcome isn't known is raised as such. ``learn`` False: no
+        nodes but those given.
 
         Raises ``ValueError`` for what is no endpoint.
         """
+        if endpoints is None:
+            endpoints = os.environ.get(ENDPOINTS_VARIABLE) or DEFAULT_ENDPOINTS
         caller = Caller(Endpoints(endpoints), timeout, learn=learn, idempotent=idempotent)
         super().__init__(caller)
 

@@ -11,15 +11,16 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
 from raftkv.errors import RaftkvError
 from raftkv.sdk.calling import JSON, Ask, Caller, Calls
 from raftkv.sdk.errors import LockLost
-from raftkv.sdk.forms import Data, data_bytes, duration, field, name_path
+from raftkv.sdk.forms import Data, data_bytes, duration, field, name_path, read_field
 from raftkv.sdk.leases import KeptLease, LeaseCalls
+from raftkv.sdk.operations import Compare, CreateRevision
 from raftkv.sdk.results import Holder, LockInfo, read_holder
 from raftkv.sdk.streams import follow
 
@@ -46,6 +47,7 @@ class Held:
         self._value = data_bytes(value)
         self._kept: KeptLease | None = None
         self._token: int | None = None
+        self._key = b""  # of the place in the queue
 
     @property
     def fencing_token(self) -> int:
@@ -71,6 +73,12 @@ class Held:
         if self.lost:
             raise LockLost(f"the {self._what} {self.name!r} is lost: somebody else may have it")
 
+    def held(self) -> Compare:
+        """For ``when`` of a transaction, which is then done only while this one holds it: as the cluster
+        knows it, not as this program believes. Raises ``LockLost`` where it was not acquired.
+        """
+        return CreateRevision(self._key) == self.fencing_token
+
     async def wait_lost(self) -> None:
         """Return when it is lost, or released."""
         if self._kept is not None:
@@ -85,14 +93,15 @@ class Held:
         kept = self._kept = KeptLease(LeaseCalls(self._caller), self._ttl_s)
         try:
             await kept.start()
-            self._token = await self._granted(kept)
+            granted = await self._granted(kept)
+            self._key, self._token = read_field(granted, "key"), int(granted["fencing_token"])
         except BaseException:
             self._kept = None
             await asyncio.shield(kept.stop())
             raise
         return self._token
 
-    async def _granted(self, kept: KeptLease) -> int:
+    async def _granted(self, kept: KeptLease) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         deadline = None if self._wait_s is None else loop.time() + self._wait_s
         document = {"lease": kept.id, **(field("value", self._value) if self._value else {})}
@@ -108,7 +117,7 @@ class Held:
                 await asyncio.wait({waiting, losing}, return_when=asyncio.FIRST_COMPLETED)
                 if not waiting.done():
                     raise LockLost(f"the place in the queue of {self.name!r} is lost")
-                return int(waiting.result().json()["fencing_token"])
+                return waiting.result().json()
             except RaftkvError as error:
                 if error.code != _LOCK_HELD or (deadline is not None and loop.time() >= deadline - 0.001):
                     raise

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 from raftkv.sdk import kv, leases, locks, services, view, watching
 from raftkv.sdk.client import AsyncClient
 from raftkv.sdk.forms import Data, Key
-from raftkv.sdk.operations import TxnParts
+from raftkv.sdk.operations import Compare, TxnParts
 from raftkv.sdk.results import Event, Holder, Instance, Item, TxnResult
 
 P = ParamSpec("P")
@@ -188,6 +188,15 @@ class _Entered(Generic[A]):
         self._thread.run(inner.__aexit__(kind, error, trace))
 
 
+async def _happens(event: Coroutine[Any, Any, None], timeout: float | None) -> bool:
+    try:
+        async with asyncio.timeout(timeout):
+            await event
+    except TimeoutError:
+        return False
+    return True
+
+
 class KeptLease(_Entered[leases.KeptLease]):
     """See ``raftkv.sdk.leases.KeptLease``."""
 
@@ -201,6 +210,10 @@ class KeptLease(_Entered[leases.KeptLease]):
 
     def check(self) -> None:
         self._inner.check()
+
+    def wait_lost(self, timeout: float | None = None) -> bool:
+        """Wait until it is lost; False if that did not happen within ``timeout`` seconds."""
+        return self._thread.run(_happens(self._inner.wait_lost(), timeout))
 
 
 class _Held(_Entered[H]):
@@ -223,6 +236,14 @@ class _Held(_Entered[H]):
     def check(self) -> None:
         """Raises ``LockLost`` where it is not held any more."""
         self._inner.check()
+
+    def held(self) -> Compare:
+        """See ``raftkv.sdk.locks.Held.held``."""
+        return self._inner.held()
+
+    def wait_lost(self, timeout: float | None = None) -> bool:
+        """Wait until it is lost; False if that did not happen within ``timeout`` seconds."""
+        return self._thread.run(_happens(self._inner.wait_lost(), timeout))
 
     def acquire(self) -> int:
         """See ``raftkv.sdk.locks.Held.acquire``."""
@@ -280,6 +301,9 @@ class View(_Entered[view.View], Mapping[str, Item]):
     def changed(self, timeout: float | None = None) -> int:
         return self._thread.run(self._inner.changed(timeout))
 
+    def changes(self) -> Steps[dict[str, Item]]:
+        return Steps(self._thread, self._inner.changes())
+
 
 class TxnBuilder(TxnParts):
     """See ``AsyncClient.txn``."""
@@ -308,10 +332,8 @@ class Client:
         learn: bool = True,
     ) -> None:
         """As ``AsyncClient``."""
-        given: dict[str, Any] = {} if endpoints is None else {"endpoints": endpoints}
-        if timeout is not None:
-            given["timeout"] = timeout
-        self._client = AsyncClient(**given, idempotent=idempotent, learn=learn)
+        given: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        self._client = AsyncClient(endpoints, **given, idempotent=idempotent, learn=learn)
         self._thread = LoopThread()
 
     get = _call(AsyncClient.get)

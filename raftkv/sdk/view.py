@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -31,6 +31,7 @@ class View(Mapping[str, Item]):
         self._caller = caller
         self._items: dict[str, Item] = {}
         self.revision = 0
+        self._changes = 0  # how often something in it has become another
         self._moved = asyncio.Event()  # set and replaced each time the revision grows
         self._task: asyncio.Task[None] | None = None
 
@@ -64,14 +65,30 @@ class View(Mapping[str, Item]):
                 await self._until_moved()
         return self.revision
 
+    async def changes(self) -> AsyncGenerator[dict[str, Item]]:
+        """All that is in it, at once, and again after each change; of those that come faster than they are
+        taken, the last. A dict of its own each time, and of one revision, whoever reads it. It has no end;
+        raises as ``wait_for``.
+        """
+        seen = -1
+        while True:
+            if self._changes == seen:
+                await self._until_moved()
+            else:
+                seen = self._changes
+                yield self._items.copy()
+
     async def _until_moved(self) -> None:
-        if self._task is None:
+        following = self._task
+        if following is None:
             raise RuntimeError("this view is closed")
         moving = asyncio.create_task(self._moved.wait())
         try:
-            await asyncio.wait({moving, self._task}, return_when=asyncio.FIRST_COMPLETED)
-            if self._task.done():
-                self._task.result()
+            await asyncio.wait({moving, following}, return_when=asyncio.FIRST_COMPLETED)
+            if following.cancelled():
+                raise RuntimeError("this view is closed")
+            if following.done():
+                following.result()
         finally:
             moving.cancel()
 
@@ -96,6 +113,7 @@ class View(Mapping[str, Item]):
             if cursor is None:
                 break
         self._items = items
+        self._changes += 1
         self._move(revision)
 
     async def _follow(self) -> None:
@@ -124,6 +142,7 @@ class View(Mapping[str, Item]):
         async for events in watch.together():
             for event in events:
                 self._note(event)
+            self._changes += bool(events)
             self._move(watch.revision)
 
     def _note(self, event: Event) -> None:

@@ -70,7 +70,10 @@ class CpuMeter:
         return used
 
 
-async def run_wrk(url: str, method: str, options: argparse.Namespace, nodes: Sequence[NodeProcess]) -> Run:
+async def run_wrk(
+    url: str, method: str, options: argparse.Namespace, nodes: Sequence[NodeProcess], query: str = ""
+) -> Run:
+    """``query``: of each request."""
     command = [
         "wrk",
         f"-t{options.threads}",
@@ -79,7 +82,7 @@ async def run_wrk(url: str, method: str, options: argparse.Namespace, nodes: Seq
         "--timeout",
         "10s",
     ]
-    command += ["-s", str(SCRIPT), url, "--", method, str(options.keys), str(options.value_bytes)]
+    command += ["-s", str(SCRIPT), url, "--", method, str(options.keys), str(options.value_bytes), query]
     meter = CpuMeter(nodes)
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT

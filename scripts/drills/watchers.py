@@ -1,5 +1,5 @@
 """What idle watchers cost the leader of three local nodes: memory, CPU while nothing happens, and PUTs to
-other keys, without them and with them in turns. Memory and CPU come from /proc and so on Linux only.
+other keys by wrk, without them and with them in turns. Memory and CPU come from /proc and so on Linux only.
 """
 
 from __future__ import annotations
@@ -7,13 +7,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import statistics
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-from bench import CpuMeter
+from bench import WRK_MISSING, CpuMeter, Run, fill, run_wrk
 from harness import DrillError, NodeProcess, run_drill, running_cluster, say
 
 AT_ONCE = 100  # connections made
@@ -89,24 +90,12 @@ async def warm(url: str) -> None:
             raise DrillError(f"{reply.status} {await reply.text()}")
 
 
-async def puts_per_second(url: str, options: argparse.Namespace) -> float:
-    """By ``connections`` clients, each of which waits for its answer before it asks again."""
-    loop = asyncio.get_running_loop()
-    value, end_s, done = b"x" * options.value_bytes, loop.time() + options.seconds, 0
-
-    async def client(session: aiohttp.ClientSession, number: int) -> None:
-        nonlocal done
-        while loop.time() < end_s:
-            number = (number + options.connections) % options.keys
-            async with session.put(f"{url}/v1/kv/key{number:05}", data=value) as reply:
-                if reply.status not in {200, 201}:
-                    raise DrillError(f"a PUT failed: {reply.status} {await reply.text()}")
-            done += 1
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(client(session, number) for number in range(options.connections)))
-    per_second: float = done / options.seconds
-    return per_second
+async def puts(leader: NodeProcess, options: argparse.Namespace) -> Run:
+    """By wrk, to keys that nobody watches."""
+    run = await run_wrk(leader.url, "PUT", options, [leader])
+    if run.failed:
+        raise DrillError(f"{run.failed} PUTs failed: {dict(run.errors)}")
+    return run
 
 
 async def compare_idle(leader: NodeProcess, options: argparse.Namespace) -> None:
@@ -124,25 +113,44 @@ async def compare_idle(leader: NodeProcess, options: argparse.Namespace) -> None
 
 
 async def compare_puts(leader: NodeProcess, options: argparse.Namespace) -> None:
-    without: list[float] = []
-    beside: list[float] = []
+    without: list[Run] = []
+    beside: list[Run] = []
     for number in range(1, options.repetitions + 1):
-        without.append(await puts_per_second(leader.url, options))
+        without.append(await puts(leader, options))
         async with watching(leader, options.watchers):
-            beside.append(await puts_per_second(leader.url, options))
-        say(f"PUT run {number}: {without[-1]:,.0f}/s without, {beside[-1]:,.0f}/s with")
-    medians = statistics.median(without), statistics.median(beside)
-    share = 100 * (medians[1] / medians[0] - 1)
-    say(f"PUT medians: {medians[0]:,.0f}/s without, {medians[1]:,.0f}/s with: {share:+.1f} %")
+            beside.append(await puts(leader, options))
+        say(f"PUT run {number}: {shown(without[-1:])} without; {shown(beside[-1:])} with")
+    ratio = statistics.median(
+        more.per_second / none.per_second for none, more in zip(without, beside, strict=True)
+    )
+    say(f"PUT medians: {shown(without)} without; {shown(beside)} with; ratio {ratio:.2f}, load {load():.1f}")
+
+
+def shown(runs: Sequence[Run]) -> str:
+    """Their medians."""
+    per_second, p99_ms = (
+        statistics.median(figures)
+        for figures in zip(*((run.per_second, run.p99_ms) for run in runs), strict=True)
+    )
+    return f"{per_second:,.0f}/s p99 {p99_ms:.1f} ms"
+
+
+def load() -> float:
+    """Of the machine, in the last minute."""
+    return os.getloadavg()[0]
 
 
 async def play(options: argparse.Namespace) -> int:
+    if shutil.which("wrk") is None:
+        raise DrillError(WRK_MISSING)
+    say(f"load average {load():.1f}")
     async with running_cluster(options.directory) as cluster:
         leader = await cluster.leader()
         say(f"{options.watchers:,} watchers, each of a key of its own, on the leader of three nodes")
         await warm(leader.url)
-        await puts_per_second(leader.url, options)  # each key is there, and the memory is in use
-        await compare_idle(leader, options)
+        await fill(leader.url, options)  # each key is there, and the memory is in use
+        if options.idle_seconds:
+            await compare_idle(leader, options)
         await compare_puts(leader, options)
     return 0
 
@@ -150,10 +158,11 @@ async def play(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="watchers", description="what idle watchers cost")
     parser.add_argument("--watchers", type=int, default=10_000)
-    parser.add_argument("--idle-seconds", type=float, default=30.0)
+    parser.add_argument("--idle-seconds", type=float, default=30.0, help="0: only the PUTs")
     parser.add_argument("--repetitions", type=int, default=3, help="of the PUTs, without and with")
     parser.add_argument("--seconds", type=int, default=5, help="of one run of PUTs")
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--connections", type=int, default=64, help="of wrk")
+    parser.add_argument("--threads", type=int, default=1, help="of wrk")
     parser.add_argument("--keys", type=int, default=1000)
     parser.add_argument("--value-bytes", type=int, default=64)
     parser.add_argument(

@@ -1,5 +1,5 @@
 -- The load of scripts/bench: PUT or GET of a random key among so many.
---   wrk ... -s wrk.lua URL -- METHOD KEYS VALUE_BYTES
+--   wrk ... -s wrk.lua URL -- METHOD KEYS VALUE_BYTES [QUERY]
 -- The last line printed is the result as JSON, for the caller. Latencies are in microseconds.
 
 local threads = 0
@@ -12,6 +12,7 @@ end
 function init(args)
   method = args[1]
   keys = tonumber(args[2])
+  query = (args[4] or "") ~= "" and "?" .. args[4] or ""
   math.randomseed(number * 7919)
   if method == "PUT" then
     body = string.rep("x", tonumber(args[3]))
@@ -21,7 +22,7 @@ function init(args)
 end
 
 function request()
-  return wrk.format(method, string.format("/v1/kv/key%05d", math.random(0, keys - 1)), nil, body)
+  return wrk.format(method, string.format("/v1/kv/key%05d%s", math.random(0, keys - 1), query), nil, body)
 end
 
 -- NB: wrk counts as a status error what is above 399; nothing here is redirected.

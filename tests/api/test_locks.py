@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -166,6 +167,27 @@ def test_locks_elections_and_keys_are_apart(client: Connection) -> None:
     assert client.request("GET", "/v1/kv").json["items"] == []
     assert client.request("DELETE", "/v1/kv?prefix=").json["deleted"] == 0
     assert client.request("GET", "/v1/locks/x").json["holder"] is not None
+
+
+@PATHS
+def test_a_transaction_may_depend_on_who_holds_it(client: Connection, path: str) -> None:
+    held = acquire(client, f"{path}/x")
+    there = {"key": held["key"], "target": "create_revision", "value": held["fencing_token"]}
+    put = {"put": {"key": "k", "value": "v"}}
+
+    def transact(**parts: Any) -> Reply:
+        return client.request("POST", "/v1/txn", body=json.dumps(parts).encode())
+
+    assert transact(**{"if": [there], "then": [put]}).json["succeeded"]
+    assert not transact(**{"if": [{**there, "value": 9}], "then": [put]}).json["succeeded"]
+    check_refused(transact(then=[{"put": {"key": held["key"], "value": "v"}}]))  # and no more than that
+    check_refused(transact(then=[{"delete": {"key": held["key"]}}]))
+    check_refused(transact(**{"if": [{"key": "\0service/x\0i", "target": "exists"}]}))
+    everything = {"key": held["key"], "end": "", "target": "exists", "value": False}
+    assert client.request("DELETE", "/v1/kv/k").status == 200
+    assert transact(**{"if": [everything]}).json["succeeded"]  # no range has it
+    assert client.request("DELETE", f"{path}/x?fencing_token={held['fencing_token']}").status == 200
+    assert not transact(**{"if": [there], "then": [put]}).json["succeeded"]
 
 
 def check_refused(reply: Reply) -> None:

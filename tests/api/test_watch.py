@@ -148,6 +148,18 @@ def test_going_on_after_any_event(
     assert [event["id"] for event in events][-2:] == ["1", "2"][-len(rest) :]
 
 
+def test_going_on_within_a_revision_that_this_node_has_not_seen(
+    node: RestNode, loop_thread: LoopThread, watch: Watch
+) -> None:
+    """As where another node, which was ahead, died in the middle of it."""
+    stream = watch("?prefix=k", [("Last-Event-ID", "1.2")])
+    assert stream.event() == {"event": "progress", "id": "1.2", "revision": 0}
+    loop_thread.loop.call_soon_threadsafe(node.service.hub.beat)
+    assert stream.event() == {"event": "progress", "id": "1.2", "revision": 0}
+    transact(node, loop_thread, "k1", "other", "k2", "k3")
+    assert names(stream.events()) == [("put", "1", "k3")]
+
+
 def test_from_a_revision_to_come(client: Connection, watch: Watch) -> None:
     stream = watch("?prefix=&from=3")
     assert stream.event() == {"event": "progress", "id": "2", "revision": 2}

@@ -240,6 +240,42 @@ def test_a_transaction_that_fails_leaves_nothing() -> None:
     assert driven.machine.store.revision == 1
 
 
+def test_an_operation_sees_what_those_before_it_did() -> None:
+    """Ranges of keys too, and the compares of transactions within."""
+    driven = Driven()
+    driven.do(encode_put(b"a", b"old"))
+
+    def there(start: bytes, end: bytes) -> bytes:
+        return encode_txn([Compare(start, Target.EXISTS, Relation.EQUAL, 1, end)], [], [])
+
+    result = driven.do(
+        encode_txn(
+            [],
+            [
+                encode_delete(b"a"),
+                encode_put(b"b", b"new"),
+                there(b"a", b"b"),
+                there(b"b", b"c"),
+                encode_delete_range(b"", None),
+                there(b"", b""),
+            ],
+            [],
+        )
+    )
+    deleted, _, gone, made, both, none = result.results
+    assert (deleted.deleted, both.deleted) == (1, 1)
+    assert [inner.succeeded for inner in (gone, made, none)] == [False, True, False]
+    assert len(driven.machine.store) == 0
+
+
+def test_all_compares_must_hold() -> None:
+    driven = Driven()
+    for exists in ((1, 0), (0, 1), (0, 0)):
+        compares = [Compare(b"none", Target.EXISTS, Relation.EQUAL, each) for each in exists]
+        assert driven.do(encode_txn(compares, [], [])).succeeded == (exists == (0, 0))
+    assert driven.do(encode_txn([], [], [])).succeeded
+
+
 def test_a_condition_that_fails_in_a_transaction_tells_of_no_revision_to_come() -> None:
     driven = Driven()
     driven.do(encode_put(b"k", b"v"))

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from raftkv import AsyncClient, Client, Event, Put
+from raftkv import AsyncClient, Client, Event, LockLost, Put
 from raftkv.testing import LocalCluster, LocalNode
 
 pytestmark = pytest.mark.cluster
@@ -101,6 +101,45 @@ async def test_who_dies_with_a_lock_is_followed_by_the_next(raftkv_endpoints: st
         await dead.close()  # its renewals end
         async with client.lock("l", ttl=10.0) as lock:
             assert lock.fencing_token > before
+
+
+async def test_a_transaction_depends_on_who_holds_a_lock(raftkv_endpoints: str) -> None:
+    async with asyncio.timeout(DEADLINE_S), AsyncClient(raftkv_endpoints) as client:
+        for held in (client.lock("l/ö", ttl=10.0), client.campaign("e", ttl=10.0)):
+            with pytest.raises(LockLost):
+                held.held()
+            async with held:
+                still = held.held()
+                assert (await client.txn().when(still).then(Put("k", "1")).commit()).succeeded
+            assert not (await client.txn().when(still).then(Put("k", "2")).commit()).succeeded
+            async with held:  # the same lock, had again
+                assert not (await client.txn().when(still).then(Put("k", "2")).commit()).succeeded
+
+
+async def test_a_view_gives_whole_revisions_and_the_last_of_them(raftkv_endpoints: str) -> None:
+    async with asyncio.timeout(DEADLINE_S), AsyncClient(raftkv_endpoints) as client:
+        async with client.view("v/") as view:
+            changes = view.changes()
+            assert await anext(changes) == {}
+            put = client.txn().then(Put("v/a", "1"), Put("v/b", "1"))
+            await put.commit()
+            assert {key: item.text for key, item in (await anext(changes)).items()} == {
+                "v/a": "1",
+                "v/b": "1",
+            }
+            await client.put("w", "not in it")
+            await client.delete("v/a")
+            last = await client.put("v/b", "2")
+            await view.wait_for(last.revision)
+            given = await anext(changes)
+            assert {key: item.text for key, item in given.items()} == {"v/b": "2"}
+            given.clear()  # its own
+            assert view.value("v/b") == b"2"
+            waiting = [asyncio.ensure_future(each) for each in (anext(changes), view.changed())]
+            await asyncio.sleep(0)
+        for each in waiting:
+            with pytest.raises(RuntimeError, match="closed"):
+                await each
 
 
 async def test_leaders_and_instances_are_followed(raftkv_endpoints: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
-from raftkv import AsyncClient, LeaseLost, LockHeld, LockLost
-from raftkv.sdk.leases import KeptLease
+from raftkv import AsyncClient, LeaseLost, LockHeld, LockLost, Unreachable
+from raftkv.sdk import leases
+from raftkv.sdk.leases import KeptLease, LeaseCalls
 from raftkv.sdk.locks import Lock
+from raftkv.sdk.results import DeleteResult, LeaseInfo
 from tests.sdk.stub import DEADLINE_S, LOST, Answer, Stub, problem
+from tests.server.virtual_time import advance, in_virtual_time
 
 GRANTED = Answer({"lease": 7, "ttl_ms": 300, "revision": 1}, 201)
 LONG = Answer({"lease": 7, "ttl_ms": 60_000, "revision": 1}, 201)
@@ -102,3 +106,50 @@ async def test_who_waits_for_a_lock_and_loses_its_place_is_told() -> None:
         async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(LockLost, match="place in the queue"):
                 await client.lock("l", ttl=0.3).acquire()
+
+
+class SlowCalls(LeaseCalls):
+    """Of a cluster that gets each request at once, and whose answers are on their way for ``slow_s``."""
+
+    def __init__(self, slow_s: float) -> None:
+        self.slow_s = slow_s
+
+    async def grant(self, ttl: float, *, id: int | None = None, timeout: float | None = None) -> LeaseInfo:  # noqa: ASYNC109
+        await asyncio.sleep(self.slow_s)
+        return LeaseInfo(7, ttl)
+
+    async def keep_alive(self, lease: int, *, timeout: float | None = None) -> LeaseInfo:  # noqa: ASYNC109
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.sleep(self.slow_s)
+        except TimeoutError:
+            raise Unreachable("no answer in time") from None
+        return LeaseInfo(lease, 1.0)
+
+    async def revoke(self, lease: int, *, timeout: float | None = None) -> DeleteResult:  # noqa: ASYNC109
+        return DeleteResult(0, 1)
+
+
+@in_virtual_time
+async def test_a_lease_is_lost_when_its_time_has_passed_since_a_request_was_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For the cluster may have done it then, however late the answer came."""
+    monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time))
+    calls = SlowCalls(0.4)
+    lease = KeptLease(calls, 1.0)
+    await lease.start()  # at 0.4 s
+    calls.slow_s = 60.0
+    await advance(590)
+    assert not lease.lost
+    await advance(20)
+    assert lease.lost
+    calls.slow_s = 0.2
+    lease = KeptLease(calls, 1.0)
+    await lease.start()  # at 0.2 s; renewed at 0.533 s, which is answered at 0.733 s
+    await advance(600)
+    calls.slow_s = 60.0
+    await advance(720)  # to 1.52 s
+    assert not lease.lost
+    await advance(20)
+    assert lease.lost

@@ -27,6 +27,7 @@ class Compared:
         self.machine = KvMachine()
         self.stops: list[StartError] = []
         node = Node(N1, Membership.of(*voters), uniform=lambda least, _: least, now_ms=0.0)
+        self.node = node
         replica = Replica(node, self.machine, incarnation=1)
         self.comparing = Comparing(replica=replica, machine=self.machine, on_diverged=self.stops.append)
         self.seq = 0
@@ -104,6 +105,17 @@ def test_a_majority_with_a_node_is_named() -> None:
     compared.put(b"v")
     alarm = compared.look(n2=compared.point, n3=other(compared.point))
     assert alarm == "n1 and n3 have different states at revision 1; a majority agrees with n1"
+
+
+def test_an_alarm_goes_with_the_member_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = Compared("n1", "n2", "n3")
+    compared.put(b"v")
+    point = compared.point
+    assert compared.look(n2=point, n3=other(point)) is not None
+    assert compared.look(n2=point, n3=None) is not None  # what was said stays said
+    members = Membership.of("n1", "n2", "n4")
+    monkeypatch.setattr(type(compared.node), "membership", property(lambda _: members))
+    assert compared.look(n2=point, n4=point) is None
 
 
 def test_who_is_no_member_does_not_count() -> None:

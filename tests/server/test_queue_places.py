@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from raftkv.errors import LockHeld, NoQuorum, NoSuchLease, ShuttingDown, TimedOut
+from raftkv.errors import LockHeld, NoQuorum, NoSuchLease, ShuttingDown, TimedOut, TooManyRequests
 from raftkv.kv.commands import (
     encode_delete,
     encode_put,
     encode_tick,
 )
+from raftkv.server import queues
 from tests.server.table import JOB, TIMEOUT_MS, Table, waiting
 from tests.server.virtual_time import advance, in_virtual_time, settle
 
@@ -29,6 +30,26 @@ async def test_who_has_waited_long_enough_leaves_the_queue() -> None:
         with pytest.raises(LockHeld):
             await waiter
         assert table.queued() == [held.lease]
+
+
+@in_virtual_time
+async def test_so_many_wait_on_a_node_and_whoever_is_done_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "MAX_WAITING", 1)
+    table = Table()
+    held = await table.acquire(ttl_ms=10**6)  # and waits no more
+    given_up = table.acquire(ttl_ms=1000, wait_ms=700)
+    await waiting(given_up)
+    with pytest.raises(TooManyRequests):
+        await table.acquire(ttl_ms=1000)
+    with pytest.raises(LockHeld):
+        await table.acquire(ttl_ms=1000, wait_ms=0)
+    await advance(701)
+    with pytest.raises(LockHeld):
+        await given_up
+    waiter = table.acquire(ttl_ms=1000)
+    await waiting(waiter)
+    await table.release(held)
+    await waiter
 
 
 @in_virtual_time
