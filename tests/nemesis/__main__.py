@@ -18,12 +18,14 @@ from tests.nemesis.links import Relays, why_no_namespaces
 from tests.nemesis.plan import NEEDS, Ability, Fault, Kind, Planner, Window
 from tests.nemesis.planted import NAMES
 from tests.nemesis.round import BY_CLIENTS, Settings, play
+from tests.nemesis.workloads import REQUIRED
 
 ROUND_S = 120.0
 MIN_ROUNDS = 2
 # Size and network of one round after the other, where they are left to us.
 SIZES = (3, 5, 5, 3)
 IN_NAMESPACES = (False, True)
+LEASES_MS = (200, 0, 200)  # of a leader that answers reads by its lease; it delays elections
 # Planted bugs, and the faults under which each must be found.
 SELF_TEST = {
     "reads-without-readindex": (Kind.ISOLATE, Kind.PAUSE),
@@ -88,6 +90,7 @@ def run(options: argparse.Namespace, root: Path, machine: Machine) -> int:
             clients=options.clients,
             think_ms=options.think_ms,
             plant=options.plant,
+            lease_ms=LEASES_MS[number % len(LEASES_MS)],
         )
         able = settings.abilities | (frozenset() if settings.in_namespaces else Relays.abilities)
         windows = planner.round(settings.nodes, seconds / count, able)
@@ -97,6 +100,8 @@ def run(options: argparse.Namespace, root: Path, machine: Machine) -> int:
             kept.append(directory)
         else:
             shutil.rmtree(directory)
+    idle = [what for what in REQUIRED if not whole.workloads[what]]
+    whole.violations += [f"nothing was shown: {what}: 0" for what in idle]
     say("\n" + whole.table(machine.not_tested))
     if options.json is not None:
         told = {"seed": options.seed, **whole.document(), "not_tested": machine.not_tested}

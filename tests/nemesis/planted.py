@@ -34,7 +34,7 @@ ABLATED = {
 def reads_without_readindex() -> Iterator[None]:
     """Any node answers linearizable reads at once, from the state that it has."""
 
-    def barrier(self: Driver, timeout_ms: float) -> asyncio.Future[None]:
+    def barrier(self: Driver, timeout_ms: float, *, by_lease: bool = False) -> asyncio.Future[None]:
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         answered.set_result(None)
         return answered
@@ -91,10 +91,10 @@ def reads_without_a_vote() -> Iterator[None]:
     """
     barrier = Driver.barrier
 
-    def confirmed(self: Driver, timeout_ms: float) -> asyncio.Future[None]:
+    def confirmed(self: Driver, timeout_ms: float, *, by_lease: bool = False) -> asyncio.Future[None]:
         node = self._replica.node
         if node.node_id in node.membership.electorate:
-            return barrier(self, timeout_ms)
+            return barrier(self, timeout_ms, by_lease=by_lease)
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         answered.set_result(None)
         return answered
