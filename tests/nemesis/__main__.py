@@ -32,6 +32,16 @@ SELF_TEST = {
     "ack-before-fsync": (Kind.KILL_ALL, Kind.KILL_ALL),
     "unknown-as-not-applied": (Kind.ISOLATE, Kind.KILL),
     "reads-without-a-vote": (Kind.ADD,),
+    "reads-by-no-lease": (Kind.ISOLATE,),
+    "bounds-not-kept": (Kind.ISOLATE,),
+    "sessions-not-awaited": (Kind.ISOLATE,),
+    "tokens-forgotten": (Kind.KILL,),
+    "transactions-in-parts": (Kind.KILL,),
+    "watches-leave-out": (Kind.KILL,),
+    "watches-repeat": (Kind.KILL,),
+    "leases-run-ahead": (Kind.KILL,),
+    "leases-not-renewed": (Kind.KILL,),
+    "locks-for-all": (Kind.KILL,),
 }
 SELF_TEST_NODES = 3
 SELF_TEST_FAULT_S = 2.0

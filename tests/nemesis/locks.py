@@ -33,14 +33,15 @@ class Contender(Worker):
     async def run(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             lock = self.chance.choice(LOCKS)
+            wait_ms = self.chance.choice((0, WAIT_MS, WAIT_MS))
             acquired = await self.ask(
                 "acquire",
                 "POST",
                 f"/v1/locks/{lock}",
                 {"ttl": f"{TTL_MS}ms"},
-                query={"wait": f"{WAIT_MS}ms"},
+                query={"wait": f"{wait_ms}ms"},
                 asked={"lock": lock, "ttl_ms": TTL_MS},
-                wait_ms=WAIT_MS,
+                wait_ms=wait_ms,
             )
             if acquired.done:
                 asked = {

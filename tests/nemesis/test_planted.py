@@ -13,7 +13,11 @@ from tests.nemesis.plan import Kind
 from tests.nemesis.planted import NAMES, planted
 from tests.nemesis.round import BY_CLIENTS, Settings, play
 
-READS = ("reads-without-readindex", "reads-without-a-vote")  # those that break the reads of a driver
+READS = (
+    "reads-without-readindex",
+    "reads-without-a-vote",
+    "reads-by-no-lease",
+)  # those that break the reads of a driver
 
 
 def settings(directory: Path, plant: str | None) -> Settings:
