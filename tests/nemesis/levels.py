@@ -5,7 +5,8 @@ that the first are linearizable, and that the others show a state that was. Here
 
 - lease: all that anybody was told before it began;
 - bounded: all that anybody was told ``max_staleness`` before it began;
-- session: the revision that was asked for, which is the highest that its client has seen, through any node;
+- session: the revision that was asked for, which is the highest that any of the readers has seen, who are one
+  session;
 - stale: what it showed before, and what was written, through the same connection (so: by the same process).
 """
 
@@ -28,6 +29,9 @@ from tests.nemesis.roaming import Roamer, Tell
 THINK_S = 0.02
 BOUNDS_MS = (50, 200, 1_000)
 TIMEOUT_MS = 1_000
+READ_TIMEOUT_MS = 300
+# After a failure: the node may be cut off, and there stale reads are the most interesting.
+STAYS = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +51,22 @@ class Level:
 
 
 def draw_level(chance: random.Random) -> Level:
-    match chance.randrange(6):
+    match chance.randrange(8):
         case 0 | 1:
             return Level("lease", stale=False, by_lease=True)
-        case 2:
+        case 2 | 3:
             return Level("bounded", stale=True, bound_ms=chance.choice(BOUNDS_MS))
-        case 3:
-            return Level("stale", stale=True)
         case 4:
+            return Level("stale", stale=True)
+        case 5 | 6:
             return Level("session", stale=True, session=True)
         case _:
             return Level("session", stale=False, by_lease=chance.random() < 0.5, session=True)
+
+
+@dataclass(slots=True)
+class Session:
+    highest: int = 0  # revision that any of its readers has seen
 
 
 class Reader(Roamer):
@@ -69,12 +78,14 @@ class Reader(Roamer):
         nodes: list[str],
         chance: random.Random,
         tell: Tell,
+        *,
         record: Callable[[Operation], None],
+        session: Session,
     ) -> None:
         super().__init__(name, nodes, chance)
         self._tell = tell
         self._record = record
-        self._highest = 0  # revision that it has seen
+        self._session = session
         self._writes = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -84,8 +95,9 @@ class Reader(Roamer):
                 operation = await self._write(key)
             else:
                 operation = await self._read(key, draw_level(self.chance))
-            self._highest = max(self._highest, operation.revision or 0)
-            await self.go_on(failed=operation.outcome is not Outcome.OK, think_s=THINK_S)
+            self._session.highest = max(self._session.highest, operation.revision or 0)
+            failed = operation.outcome is not Outcome.OK and self.chance.random() >= STAYS
+            await self.go_on(failed=failed, think_s=THINK_S)
         self.close()
 
     async def _write(self, key: bytes) -> Operation:
@@ -95,13 +107,14 @@ class Reader(Roamer):
         return self._noted("write", operation, {})
 
     async def _read(self, key: bytes, level: Level) -> Operation:
-        action, query = Get(key, stale=level.stale), level.query(self._highest)
-        operation = await perform(self.connection(), self.name, action, TIMEOUT_MS, query)
+        least = self._session.highest
+        action, query = Get(key, stale=level.stale), level.query(least)
+        operation = await perform(self.connection(), self.name, action, READ_TIMEOUT_MS, query)
         asked: dict[str, object] = {"linearizable": not level.stale}
         if level.bound_ms is not None:
             asked["bound_ms"] = level.bound_ms
         if level.session:
-            asked["least"] = self._highest
+            asked["least"] = least
         return self._noted(level.name, operation, asked)
 
     def _noted(self, what: str, operation: Operation, asked: dict[str, object]) -> Operation:

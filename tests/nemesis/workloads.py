@@ -26,7 +26,7 @@ from tests.nemesis.record import Record
 from tests.nemesis.roaming import Worker, hear_of_nodes, run_process
 
 WATCHERS_END_WITHIN_S = 10.0
-CLERKS, TENANTS, CONTENDERS, READERS = 4, 3, 4, 3
+CLERKS, TENANTS, CONTENDERS, READERS = 4, 3, 4, 4
 MAX_TOLD = 5
 
 JUDGED = {
@@ -96,9 +96,10 @@ async def play(options: argparse.Namespace) -> None:
                     for number in range(count):
                         name = f"{kind.__name__.lower()}.{number}"
                         working.create_task(kind(name, nodes, chance(name), tell).run(stopping))
+                session = levels.Session()
                 for number in range(READERS):
                     name = f"reader.{number}"
-                    reader = levels.Reader(name, nodes, chance(name), tell, record)
+                    reader = levels.Reader(name, nodes, chance(name), tell, record=record, session=session)
                     working.create_task(reader.run(stopping))
                 await hear_of_nodes(nodes, stopping)
             await Closer("closer", nodes, chance("closer"), tell).run(stopping)
