@@ -41,6 +41,7 @@ SELF_TEST = {
     "watches-repeat": (Kind.KILL,),
     "leases-run-ahead": (Kind.KILL,),
     "leases-not-renewed": (Kind.KILL,),
+    "leases-without-end": (Kind.KILL,),
     "locks-for-all": (Kind.KILL,),
 }
 SELF_TEST_NODES = 3

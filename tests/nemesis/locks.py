@@ -1,9 +1,11 @@
 """Locks: several contend for a few; who has one writes with its fencing token, and at times stands still.
 
-A holder is *sure* that a lock is its own from each answer (to the acquisition, to a keepalive) until its ttl
-has passed since that request was sent, or until it asks to release. No two may be sure at one time, and
-tokens grow with time. What is written to is a key that keeps the last writer's token, compared in a
-transaction: who is sure must not be refused, and whoever's token is older than the last writer's must be.
+A lock is asked for with a ttl, or with a lease that is there, and then again through other nodes. A holder is
+*sure* that it is its own from each answer (to the acquisition, to a keepalive) until the ttl has passed since
+the lease's grant, or its last keepalive, that was answered was sent; or until it asks to release. No two may
+be sure at one time, and tokens grow with time. What is written to is a key that keeps the last writer's
+token, compared in a transaction: who is sure must not be refused, and whose token is older than the last
+writer's must be.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from raftkv.verify.history import Outcome
 from tests.nemesis.notes import PREFIX, Moments, Note, of
 from tests.nemesis.pace import pause
 from tests.nemesis.record import Record
@@ -23,6 +26,7 @@ LOCKS = ("one", "two")
 FENCES = f"{PREFIX}fence/"
 TTL_MS = 1_000
 WAIT_MS = 1_500
+MAX_ATTEMPTS = 6
 GOES_AWAY = 0.15
 STANDS_STILL = 0.15
 
@@ -33,25 +37,37 @@ class Contender(Worker):
     async def run(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             lock = self.chance.choice(LOCKS)
-            wait_ms = self.chance.choice((0, WAIT_MS, WAIT_MS))
-            acquired = await self.ask(
-                "acquire",
-                "POST",
-                f"/v1/locks/{lock}",
-                {"ttl": f"{TTL_MS}ms"},
-                query={"wait": f"{wait_ms}ms"},
-                asked={"lock": lock, "ttl_ms": TTL_MS},
-                wait_ms=wait_ms,
-            )
+            acquired = await (self._by_ttl(lock) if self.chance.random() < 0.5 else self._by_lease(lock))
             if acquired.done:
-                asked = {
-                    **acquired.asked,
-                    "lease": acquired.body["lease"],
-                    "token": acquired.body["fencing_token"],
-                }
-                await self._hold(asked)
+                told = acquired.body
+                await self._hold({**acquired.asked, "lease": told["lease"], "token": told["fencing_token"]})
             await self.go_on(failed=not acquired.done, think_s=0.03)
         self.close()
+
+    async def _by_ttl(self, lock: str) -> Note:
+        wait_ms = self.chance.choice((0, WAIT_MS, WAIT_MS))
+        return await self._acquire({"ttl": f"{TTL_MS}ms"}, wait_ms, {"lock": lock, "ttl_ms": TTL_MS})
+
+    async def _by_lease(self, lock: str) -> Note:
+        """Which it keeps alive itself while it waits, so no request waits for long."""
+        asked: dict[str, Any] = {"lock": lock, "ttl_ms": TTL_MS}
+        note = await self.ask("grant for a lock", "POST", "/v1/leases", {"ttl": f"{TTL_MS}ms"}, asked=asked)
+        for _ in range(MAX_ATTEMPTS):
+            if not note.done:
+                break
+            lease = note.body["lease"]
+            acquired = await self._acquire({"lease": lease}, TTL_MS // 4, {**asked, "renewed": note.call})
+            if acquired.done or acquired.status == 404:
+                return acquired
+            if acquired.status != 409:
+                self.move()
+            note = await self.ask("renew", "POST", f"/v1/leases/{lease}/keepalive", asked=asked)
+        return replace(note, outcome=Outcome.FAIL)
+
+    async def _acquire(self, document: dict[str, Any], wait_ms: int, asked: dict[str, Any]) -> Note:
+        """``asked["renewed"]``: when the lease, if it is one that was there, was last."""
+        path, query = f"/v1/locks/{asked['lock']}", {"wait": f"{wait_ms}ms"}
+        return await self.ask("acquire", "POST", path, document, query=query, asked=asked, wait_ms=wait_ms)
 
     async def _hold(self, asked: dict[str, Any]) -> None:
         lease, token = asked["lease"], asked["token"]
@@ -102,7 +118,8 @@ def sure_times(notes: Sequence[Note]) -> dict[str, list[Sure]]:
         if not note.done:
             continue
         token = note.body["fencing_token"] if note.what == "acquire" else note.asked["token"]
-        until = note.call + note.asked["ttl_ms"] / 1000
+        renewed = note.asked.get("renewed", note.call) if note.what == "acquire" else note.call
+        until = renewed + note.asked["ttl_ms"] / 1000
         ended = min(until, released.get(token, until))
         if note.end < ended:
             found[note.asked["lock"]].append(Sure(note.end, ended, token, note.client))
@@ -162,6 +179,9 @@ def figures(notes: Sequence[Note]) -> Counter[str]:
     return Counter(
         {
             "locks granted": sum(note.done for note in of(notes, "acquire")),
+            "locks granted by lease": sum(
+                note.done and "renewed" in note.asked for note in of(notes, "acquire")
+            ),
             "fenced writes": sum(not note.body["succeeded"] for note in written),
             "fenced writes refused": sum(note.body["succeeded"] for note in written),
         }

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from unittest import mock
 
 from raftkv.cli import main as command_line
+from raftkv.kv.lease import Leases
 from raftkv.kv.places import Place
 from raftkv.server import queues
 from raftkv.server.driver import Driver
@@ -156,7 +157,13 @@ def locks_for_all() -> Iterator[None]:
         yield
 
 
+def leases_without_end() -> AbstractContextManager[object]:
+    """Time passes, and no lease ends."""
+    return mock.patch.object(Leases, "take_due", return_value=[])
+
+
 OWN = {
+    "leases-without-end": leases_without_end,
     "reads-by-no-lease": reads_by_no_lease,
     "bounds-not-kept": bounds_not_kept,
     "sessions-not-awaited": sessions_not_awaited,

@@ -53,7 +53,12 @@ OPTIONS = (
 VERIFY_TIMEOUT_S = 300.0
 
 # How the violations begin that the clients' own records show.
-BY_CLIENTS = ("the history is ", "lost: ", *(f"{name}: " for name in workloads.JUDGED))
+BY_CLIENTS = (
+    "the history is ",
+    "lost: ",
+    "the end is not reached: ",
+    *(f"{name}: " for name in workloads.JUDGED),
+)
 
 Say = Callable[[str], None]
 
@@ -125,7 +130,7 @@ async def _at_the_end(cluster: Cluster) -> tuple[list[str], Listing, History, Re
         await leases.all_gone(cluster)
         last = (await cluster.put(cluster.nodes[0], THE_END, "", "?timeout=10s")).body["revision"]
     except (AssertionError, aiohttp.ClientError, TimeoutError, KeyError) as error:
-        return [f"the end is not reached: {error!r}"], {}, [], None
+        return [f"{BY_CLIENTS[2]}{error!r}"], {}, [], None
     unequal, state, listings = await equal_states(cluster)
     if not state:
         return unequal, state, listings, None
@@ -133,7 +138,7 @@ async def _at_the_end(cluster: Cluster) -> tuple[list[str], Listing, History, Re
         record, differing = await read_records(cluster.nodes, last)
     except AssertionError as error:
         return [*unequal, str(error)], state, listings, None
-    return [*unequal, *differing], state, listings, record
+    return [*unequal, *(f"{BY_CLIENTS[1]}{line}" for line in differing)], state, listings, record
 
 
 async def _play_window(

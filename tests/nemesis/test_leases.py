@@ -71,9 +71,9 @@ def asked(token: int, lease: int = 7) -> dict[str, Any]:
     return {"lock": "one", "ttl_ms": 1_000, "lease": lease, "token": token}
 
 
-def acquired(at: float, token: int, client: str, waited: float = 0.0) -> Note:
+def acquired(at: float, token: int, client: str, waited: float = 0.0, **rest: float) -> Note:
     body = {"lease": token + 100, "fencing_token": token}
-    given = {"lock": "one", "ttl_ms": 1_000}
+    given = {"lock": "one", "ttl_ms": 1_000, **rest}
     return note("acquire", at - 0.1 - waited, at, client=client, asked=given, body=body)
 
 
@@ -101,13 +101,14 @@ EMPTY = record()
         ([acquired(1.0, 3, "a"), held(1.5, 3, "a"), acquired(2.45, 4, "b")], EMPTY),
         ([acquired(1.0, 3, "a"), released(1.2, 3), acquired(1.25, 4, "b")], EMPTY),
         ([acquired(1.0, 3, "a", waited=1.5), acquired(1.25, 4, "b")], EMPTY),  # not sure: it had waited
+        ([acquired(1.0, 3, "a", renewed=0.3), acquired(1.35, 4, "b")], EMPTY),
         ([acquired(1.0, 3, "a"), wrote(1.3, 3, 5), acquired(2.1, 4, "b"), wrote(2.3, 4, 6)], WRITTEN),
         (
             [acquired(1.0, 3, "a"), wrote(1.3, 3, 5), acquired(2.1, 4, "b"), wrote(2.4, 3, 6, refused=True)],
             WRITTEN,
         ),
     ],
-    ids=["kept", "released", "waited", "fenced", "refused"],
+    ids=["kept", "released", "waited", "by a lease", "fenced", "refused"],
 )
 def test_a_lock_may_go_round_so(notes: list[Note], there: Record) -> None:
     assert locks.judge(notes, there, moments(*notes)) == []
@@ -124,6 +125,7 @@ def test_a_lock_may_go_round_so(notes: list[Note], there: Record) -> None:
             "has two holders",
         ),
         ([acquired(1.0, 3, "a"), acquired(1.2, 4, "b"), released(1.3, 3)], EMPTY, "has two holders"),
+        ([acquired(1.0, 3, "a", renewed=0.7), acquired(1.5, 4, "b")], EMPTY, "has two holders"),
         ([acquired(1.0, 4, "a"), released(1.1, 4), acquired(1.3, 3, "b")], EMPTY, "tokens don't grow"),
         ([acquired(1.0, 3, "a"), acquired(2.3, 3, "b")], EMPTY, "given twice"),
         ([acquired(1.0, 3, "a"), wrote(1.3, 3, 5, refused=True)], EMPTY, "valid token was refused"),

@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from raftkv.verify.history import Outcome
+from tests.nemesis.asking import Unexpected
 from tests.nemesis.notes import PREFIX, Moments, Note, of
 from tests.nemesis.pace import pause
 from tests.nemesis.record import Change, Record
@@ -98,9 +99,8 @@ class Watcher(Roamer):
         async with session.get(url, params=query, headers=headers, timeout=timeout) as reply:
             self._note("open", status=reply.status, asked={"after": self._position, "node": self.node})
             if reply.status != 200:
-                assert reply.status in NOT_NOW, (
-                    f"{url} {query} {headers}: {reply.status} {await reply.text()}"
-                )
+                if reply.status not in NOT_NOW:
+                    raise Unexpected(f"{url} {query} {headers}: {reply.status} {await reply.text()}")
                 await pause(AFTER_FAILURE_S)
                 return
             async for name, position, data in _lines(reply.content) if lines else _events(reply.content):

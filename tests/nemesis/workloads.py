@@ -47,6 +47,7 @@ REQUIRED = (
     "leases kept alive",
     "keys with a ttl",
     "locks granted",
+    "locks granted by lease",
     "fenced writes",
     "fenced writes refused",
     "lease reads",
