@@ -18,7 +18,7 @@ from tests.nemesis.links import Relays, why_no_namespaces
 from tests.nemesis.plan import NEEDS, Ability, Fault, Kind, Planner, Window
 from tests.nemesis.planted import NAMES
 from tests.nemesis.round import BY_CLIENTS, Settings, play
-from tests.nemesis.workloads import REQUIRED
+from tests.nemesis.workloads import not_shown
 
 ROUND_S = 120.0
 MIN_ROUNDS = 2
@@ -111,8 +111,7 @@ def run(options: argparse.Namespace, root: Path, machine: Machine) -> int:
             kept.append(directory)
         else:
             shutil.rmtree(directory)
-    idle = [what for what in REQUIRED if not whole.workloads[what]]
-    whole.violations += [f"nothing was shown: {what}: 0" for what in idle]
+    whole.violations += not_shown(whole.workloads)
     say("\n" + whole.table(machine.not_tested))
     if options.json is not None:
         told = {"seed": options.seed, **whole.document(), "not_tested": machine.not_tested}

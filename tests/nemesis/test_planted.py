@@ -41,6 +41,7 @@ def test_without_it_nothing_is(tmp_path: Path) -> None:
     assert report.violations == []
     assert report.operations["put", "ok"] > 0
     assert report.faults == {"isolate": 1}
+    assert all(report.workloads[what] for what in ("transactions done", "locks granted", "events watched"))
     assert len(report.recoveries_s) == len(said) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from raftkv.verify.history import Outcome
-from tests.nemesis import levels, watchers
+from tests.nemesis import levels, watchers, workloads
 from tests.nemesis.notes import Note
 from tests.nemesis.telling import moments, note, record
 
@@ -22,7 +23,8 @@ THERE = record(
     (4, "w/a", None),
     (5, "w/b", "2", 9),
     (6, "w/last", ""),
-    (7, "w/the-end", ""),
+    (7, "w/last", ""),
+    (8, "w/the-end", ""),
 )
 EMPTY = moments()
 
@@ -177,3 +179,12 @@ def test_every_level_is_asked_for() -> None:
         {"consistency": "lease", "min_revision": "7"},
     ):
         assert wanted in queries
+
+
+def test_what_never_happened_shows_nothing() -> None:
+    everything = Counter(dict.fromkeys(workloads.REQUIRED, 1))
+    assert workloads.not_shown(everything) == []
+    everything["locks granted"] = 0
+    (complaint,) = workloads.not_shown(everything)
+    assert "locks granted: 0" in complaint
+    assert workloads.figures([]).keys() >= set(workloads.REQUIRED)

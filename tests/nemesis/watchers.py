@@ -184,7 +184,8 @@ def _judge_one(notes: Sequence[Note], watched: Watched, record: Record) -> str |
                 return f"before {found} there was not {data['prev']}"
             place += 1
         position = told
-    last = max((change.revision for change in record.of_key.get(LAST, [])), default=record.last_revision)
+    # NB: a put of it that had no answer is repeated; a watcher ends with the first.
+    last = min((change.revision for change in record.of_key.get(LAST, [])), default=record.last_revision)
     if place < len(changes) and changes[place].revision <= last:
         return f"the last that it was sent is {position}, and {changes[place]} comes next"
     return None

@@ -128,6 +128,11 @@ def figures(notes: Sequence[Note]) -> Counter[str]:
     return counted
 
 
+def not_shown(counted: Counter[str]) -> list[str]:
+    """Of a whole run, what never happened."""
+    return [f"nothing was shown: {what}: 0" for what in REQUIRED if not counted[what]]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="workloads", description="Transactions, leases, locks, watches, levels."
