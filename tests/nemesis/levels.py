@@ -118,7 +118,7 @@ class Reader(Roamer):
         return self._noted(level.name, operation, asked)
 
     def _noted(self, what: str, operation: Operation, asked: dict[str, object]) -> Operation:
-        """NB: that it was asked again on a connection that was opened for it, its number tells."""
+        """NB: the connection is named by how often it was opened: another life of a node is another one."""
         self._record(operation)
         body = {"revision": operation.revision}
         asked["connection"] = f"{self.name} to {self.node}, the {self.connection().opened}th time"
