@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 from raftkv.verify import linearizability, revisions
 from raftkv.verify.history import History
@@ -24,17 +25,25 @@ __all__ = [
 ]
 
 
-def check(history: History, model: Model | None = None, *, timeout_s: float = 60.0) -> Verdict:
+def check(
+    history: History,
+    model: Model | None = None,
+    *,
+    timeout_s: float = 60.0,
+    others: Collection[int] = frozenset(),
+) -> Verdict:
     """All that is known to check. By revisions first: that is quick, sees all keys at once, and says best
     what is wrong. Then the search key by key. With a ``model`` of one's own,
-    only the search.
+    only the search. ``others``: the revisions that are known to be of writers of other keys, who aren't in
+    the history.
 
     Raises ValueError where the model doesn't know an operation.
     """
     began = time.monotonic()
     if model is None:
-        verdict = revisions.check(history)
+        verdict = revisions.check(history, others)
         if not verdict:
             return verdict
-        model = KeyValue({o.revision for o in history if o.changed and o.revision is not None})
+        taken = {o.revision for o in history if o.changed and o.revision is not None}
+        model = KeyValue(taken.union(others))
     return linearizability.check(history, model, timeout_s=max(0.0, timeout_s - (time.monotonic() - began)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from raftkv.verify.history import Cas, Delete, Item, Listed, Operation, Put, Read, Refused
@@ -54,9 +54,14 @@ class Gaps:
 
 
 def assign(
-    writes: dict[int, Operation], answered: list[Operation], unknown: list[Operation]
+    writes: dict[int, Operation],
+    answered: list[Operation],
+    unknown: list[Operation],
+    others: Collection[int] = frozenset(),
 ) -> Gaps | Verdict:
-    """Match missing revisions and unknown writes; REFUSED where that can't be done."""
+    """Match missing revisions and unknown writes; REFUSED where that can't be done. ``others``: revisions
+    that are known not to be of this history.
+    """
     answered = sorted(answered, key=lambda o: o.revision or 0)
     revisions = [o.revision or 0 for o in answered]
     deadlines = [math.inf]
@@ -72,6 +77,8 @@ def assign(
         mod = item.mod_revision
         if mod is None or mod in writes:
             continue  # the replay compares it with the write
+        if mod in others:
+            return refused(f"key {key!r} was changed at revision {mod}, which is somebody else's", operation)
         if mod < 1 or mod > (operation.revision or 0):
             return refused(
                 f"key {key!r} was changed at revision {mod}, which is not before the answer's", operation
@@ -85,7 +92,7 @@ def assign(
     if isinstance(left, Verdict):
         return left
     highest = revisions[-1] if revisions else 0
-    lacking = highest - len(writes) - len(gaps.puts)
+    lacking = highest - len(writes) - len(gaps.puts) - sum(1 <= revision <= highest for revision in others)
     if lacking > len(left):
         return refused(
             f"revisions up to {highest} were answered, but {lacking} of them belong to no write"
@@ -93,7 +100,9 @@ def assign(
             *answered[-1:],
         )
     gaps.missing = (
-        [r for r in range(1, highest + 1) if r not in writes and r not in gaps.puts] if lacking else []
+        [r for r in range(1, highest + 1) if not (r in writes or r in gaps.puts or r in others)]
+        if lacking
+        else []
     )
     gaps.deadlines = [deadline_s(revision) for revision in gaps.missing]
     calls = sorted(o.call for o in left)

@@ -16,7 +16,7 @@ search of ``linearizability`` is exact there.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from raftkv.verify.gaps import Gaps, assign
@@ -44,8 +44,10 @@ class _Contradiction(Exception):
         self.verdict = refused(reason, *culprits)
 
 
-def check(history: Iterable[Operation]) -> Verdict:
-    """LINEARIZABLE (as far as revisions tell) or REFUSED; never UNKNOWN."""
+def check(history: Iterable[Operation], others: Collection[int] = frozenset()) -> Verdict:
+    """LINEARIZABLE (as far as revisions tell) or REFUSED; never UNKNOWN. ``others``: the revisions, each of
+    them once, of those who write other keys and aren't in the history.
+    """
     operations = list(history)
     answered = [o for o in operations if o.outcome is Outcome.OK and o.revision is not None]
     unknown = [o for o in operations if o.outcome is Outcome.UNKNOWN and not o.reads_only]
@@ -54,7 +56,11 @@ def check(history: Iterable[Operation]) -> Verdict:
     try:
         writes = _writes(answered)
         _check_real_time(answered)
-        gaps = assign(writes, answered, unknown)
+        for revision in writes.keys() & set(others):
+            raise _Contradiction(
+                f"a write has revision {revision}, which is somebody else's", writes[revision]
+            )
+        gaps = assign(writes, answered, unknown, others)
         if isinstance(gaps, Verdict):
             return gaps
         replay = _Replay(gaps)

@@ -158,7 +158,8 @@ class Cluster:
 
     async def request(self, method: str, node: Node, path: str, **arguments: Any) -> Reply:
         """One request, never repeated."""
-        headers = {"Connection": "close"}  # NB: aiohttp repeats a PUT if a kept connection turns out broken
+        # NB: aiohttp repeats a PUT if a kept connection turns out broken.
+        headers = {"Connection": "close", **arguments.pop("headers", {})}
         async with self.session.request(method, node.url + path, headers=headers, **arguments) as answer:
             raw = await answer.read()
             is_json = answer.content_type.endswith("json")

@@ -18,18 +18,31 @@ from tests.nemesis.links import Relays, why_no_namespaces
 from tests.nemesis.plan import NEEDS, Ability, Fault, Kind, Planner, Window
 from tests.nemesis.planted import NAMES
 from tests.nemesis.round import BY_CLIENTS, Settings, play
+from tests.nemesis.workloads import not_shown
 
 ROUND_S = 120.0
 MIN_ROUNDS = 2
 # Size and network of one round after the other, where they are left to us.
 SIZES = (3, 5, 5, 3)
 IN_NAMESPACES = (False, True)
+LEASES_MS = (200, 0, 200)  # of a leader that answers reads by its lease; it delays elections
 # Planted bugs, and the faults under which each must be found.
 SELF_TEST = {
     "reads-without-readindex": (Kind.ISOLATE, Kind.PAUSE),
     "ack-before-fsync": (Kind.KILL_ALL, Kind.KILL_ALL),
     "unknown-as-not-applied": (Kind.ISOLATE, Kind.KILL),
     "reads-without-a-vote": (Kind.ADD,),
+    "reads-by-no-lease": (Kind.ISOLATE,),
+    "bounds-not-kept": (Kind.ISOLATE, Kind.ISOLATE),
+    "sessions-not-awaited": (Kind.ISOLATE, Kind.ISOLATE),
+    "tokens-forgotten": (Kind.KILL,),
+    "transactions-in-parts": (Kind.KILL,),
+    "watches-leave-out": (Kind.KILL,),
+    "watches-repeat": (Kind.KILL,),
+    "leases-run-ahead": (Kind.KILL,),
+    "leases-not-renewed": (Kind.KILL,),
+    "leases-without-end": (Kind.KILL,),
+    "locks-for-all": (Kind.KILL,),
 }
 SELF_TEST_NODES = 3
 SELF_TEST_FAULT_S = 2.0
@@ -88,6 +101,7 @@ def run(options: argparse.Namespace, root: Path, machine: Machine) -> int:
             clients=options.clients,
             think_ms=options.think_ms,
             plant=options.plant,
+            lease_ms=LEASES_MS[number % len(LEASES_MS)],
         )
         able = settings.abilities | (frozenset() if settings.in_namespaces else Relays.abilities)
         windows = planner.round(settings.nodes, seconds / count, able)
@@ -97,6 +111,7 @@ def run(options: argparse.Namespace, root: Path, machine: Machine) -> int:
             kept.append(directory)
         else:
             shutil.rmtree(directory)
+    whole.violations += not_shown(whole.workloads)
     say("\n" + whole.table(machine.not_tested))
     if options.json is not None:
         told = {"seed": options.seed, **whole.document(), "not_tested": machine.not_tested}

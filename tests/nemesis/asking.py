@@ -70,6 +70,7 @@ class Connection:
 
     host: str
     port: int
+    opened: int = field(default=0, init=False)  # how often; a node that was started again is another one
     _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = field(default=None, init=False)
 
     async def ask(
@@ -81,6 +82,7 @@ class Connection:
             async with asyncio.timeout(timeout_s):
                 if self._streams is None:
                     self._streams = await asyncio.open_connection(self.host, self.port)
+                    self.opened += 1
                 reader, writer = self._streams
                 lines = [f"{method} {target} HTTP/1.1", f"Host: {self.host}:{self.port}"]
                 lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -114,10 +116,18 @@ async def _answer(reader: asyncio.StreamReader) -> Answer:
     )
 
 
-async def perform(connection: Connection, client: str, action: Action, timeout_ms: int) -> Operation:
-    """Ask, and say what a history says of it. Raises Unexpected."""
+async def perform(
+    connection: Connection,
+    client: str,
+    action: Action,
+    timeout_ms: int,
+    consistency: Mapping[str, str] | None = None,
+) -> Operation:
+    """Ask, and say what a history says of it. ``consistency``: what the query of a read says of that, beyond
+    what the action does. Raises Unexpected.
+    """
     method, path, query, headers, body = _request(action)
-    target = f"{path}?{urlencode({**query, 'timeout': f'{timeout_ms}ms'})}"
+    target = f"{path}?{urlencode({**query, **(consistency or {}), 'timeout': f'{timeout_ms}ms'})}"
     call = time.monotonic()
     try:
         answer = await connection.ask(method, target, timeout_ms / 1000 + PATIENCE_S, headers, body)

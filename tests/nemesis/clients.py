@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import sys
 import time
@@ -36,52 +35,34 @@ from raftkv.verify.history import (
     Refused,
     Written,
 )
-from tests.nemesis.asking import Connection, Unexpected, perform
-from tests.nemesis.pace import pause
+from tests.nemesis.asking import perform
+from tests.nemesis.notes import OWN_KEYS
+from tests.nemesis.roaming import Roamer, hear_of_nodes, run_process
 
 EPOCH_S = 15.0
 EPOCH_KEYS = 8
 LASTING_KEYS = 3
 TIMEOUTS_MS = (400, 1_000, 2_000)
-# Clients are other machines: they mustn't take the processors from nodes that start.
-NICENESS = 5
-AFTER_FAILURE_S = 0.05  # a dead node refuses at once: don't make a busy loop of it
 
 
-class Client:
+class Client(Roamer):
     def __init__(self, name: str, nodes: list[str], chance: random.Random, think_s: float) -> None:
-        """``nodes``: HOST:PORT of each; others may change it."""
-        self._name = name
-        self._nodes = nodes
-        self._chance = chance
+        super().__init__(name, nodes, chance)
         self._think_s = think_s
-        self._connections: dict[str, Connection] = {}
-        self._node = chance.choice(nodes)
         self._known: dict[bytes, int] = {}  # key -> the last mod_revision that this client was told
         self._writes = 0
 
     async def run(self, stopping: asyncio.Event, history: TextIO) -> None:
         while not stopping.is_set():
-            action, timeout_ms = self.choose(time.monotonic()), self._chance.choice(TIMEOUTS_MS)
-            operation = await perform(self._connection(), self._name, action, timeout_ms)
+            action, timeout_ms = self.choose(time.monotonic()), self.chance.choice(TIMEOUTS_MS)
+            operation = await perform(self.connection(), self.name, action, timeout_ms)
             history.writelines(write_history([operation]))
             self._learn(operation)
-            failed = operation.outcome is not Outcome.OK
-            if failed or self._chance.random() < 0.05:
-                self._node = self._chance.choice(self._nodes)
-            await pause(AFTER_FAILURE_S if failed else self._chance.uniform(0, 2 * self._think_s))
-        for connection in self._connections.values():
-            connection.close()
-
-    def _connection(self) -> Connection:
-        """To the node whose turn it is, which may be gone."""
-        if self._node not in self._connections:
-            host, port = self._node.rsplit(":", 1)
-            self._connections[self._node] = Connection(host, int(port))
-        return self._connections[self._node]
+            await self.go_on(failed=operation.outcome is not Outcome.OK, think_s=self._think_s)
+        self.close()
 
     def choose(self, now_s: float) -> Action:
-        chance, key = self._chance, self._key(now_s)
+        chance, key = self.chance, key_of(self.chance, now_s)
         draw = chance.random()
         if draw < 0.30:
             return Put(key, self._value())
@@ -95,23 +76,17 @@ class Client:
             return Get(key)
         if draw < 0.94:
             return Get(key, stale=True)
-        return List(
-            key, None, chance.randint(1, 6), reverse=chance.random() < 0.3, stale=chance.random() < 0.4
-        )
-
-    def _key(self, now_s: float) -> bytes:
-        if self._chance.random() < 0.1:
-            return b"lasting/%d" % self._chance.randrange(LASTING_KEYS)
-        return b"epoch/%06d/%d" % (now_s // EPOCH_S, self._chance.randrange(EPOCH_KEYS))
+        reverse, stale = chance.random() < 0.3, chance.random() < 0.4
+        return List(key, OWN_KEYS, chance.randint(1, 6), reverse=reverse, stale=stale)
 
     def _value(self) -> bytes:
         """No other write has it."""
         self._writes += 1
-        return f"{self._name}-{self._writes}".encode()
+        return f"{self.name}-{self._writes}".encode()
 
     def _condition(self, key: bytes) -> Condition:
         known = self._known.get(key, 0)
-        draw = self._chance.random()
+        draw = self.chance.random()
         if known and draw < 0.7:
             return Condition(ConditionKind.REVISION_IN, (known,))
         if known and draw < 0.8:
@@ -133,6 +108,12 @@ class Client:
                 self._known[key] = 0 if item is None else item.mod_revision or 0
 
 
+def key_of(chance: random.Random, now_s: float) -> bytes:
+    if chance.random() < 0.1:
+        return b"lasting/%d" % chance.randrange(LASTING_KEYS)
+    return b"epoch/%06d/%d" % (now_s // EPOCH_S, chance.randrange(EPOCH_KEYS))
+
+
 async def play(options: argparse.Namespace) -> None:
     nodes = options.nodes.split(",")
     stopping = asyncio.Event()
@@ -142,9 +123,7 @@ async def play(options: argparse.Namespace) -> None:
                 name = f"{options.name}.{number}"
                 client = Client(name, nodes, random.Random(f"{options.seed} {name}"), options.think_ms / 1000)
                 group.create_task(client.run(stopping, history))
-            while told := await asyncio.to_thread(sys.stdin.readline):
-                nodes[:] = told.strip().split(",")
-            stopping.set()
+            await hear_of_nodes(nodes, stopping)
 
 
 def main() -> int:
@@ -155,17 +134,8 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--think-ms", type=float, default=15.0, help="between two operations, on average")
-    os.nice(NICENESS)
-    try:
-        asyncio.run(play(parser.parse_args()))
-    except ExceptionGroup as group:
-        mistakes, others = group.split(Unexpected)
-        if others is not None or mistakes is None:
-            raise
-        for mistake in mistakes.exceptions:
-            sys.stderr.write(f"{mistake}\n")
-        return 1
-    return 0
+    options = parser.parse_args()
+    return run_process(lambda: play(options))
 
 
 if __name__ == "__main__":

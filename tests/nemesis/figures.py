@@ -22,6 +22,7 @@ class Report:
     operations: Counter[tuple[str, str]] = field(default_factory=Counter)  # (kind, outcome)
     faults: Counter[str] = field(default_factory=Counter)  # by kind
     left_out: Counter[str] = field(default_factory=Counter)  # by kind: whom they would hit was busy
+    workloads: Counter[str] = field(default_factory=Counter)  # what the workloads did (workloads.py)
     changes: Counter[str] = field(default_factory=Counter)  # of members: how they were answered (roster.py)
     recoveries_s: list[float] = field(default_factory=list)  # see recovery.py; the last node's, each time
     slowest_cluster_s: float = 0.0  # from healing until the first node answered
@@ -36,6 +37,7 @@ class Report:
         self.operations.update(other.operations)
         self.faults.update(other.faults)
         self.left_out.update(other.left_out)
+        self.workloads.update(other.workloads)
         self.changes.update(other.changes)
         self.recoveries_s += other.recoveries_s
         self.seconds += other.seconds
@@ -67,6 +69,9 @@ class Report:
         faults = sorted(self.faults.keys() | self.left_out.keys())
         lines += [f"  {kind:<16}{self.faults[kind]:>6}{self.left_out[kind]:>22}" for kind in faults]
         lines += [f"  {'all':<16}{self.faults.total():>6}{self.left_out.total():>22}", ""]
+        lines += ["workloads"] if self.workloads else []
+        lines += [f"  {what:<26}{count:>10,}" for what, count in sorted(self.workloads.items())]
+        lines += [""] if self.workloads else []
         told = ", ".join(f"{what} {count}" for what, count in sorted(self.changes.items()))
         lines += [f"changes of members: {told}"] if told else []
         worst = max(self.recoveries_s, default=0.0)
@@ -97,6 +102,7 @@ class Report:
             "faults": dict(sorted(self.faults.items())),
             "faults_in_all": self.faults.total(),
             "left_out": dict(sorted(self.left_out.items())),
+            "workloads": dict(sorted(self.workloads.items())),
             "changes_of_members": dict(sorted(self.changes.items())),
             "healed": len(self.recoveries_s),
             "slowest_cluster_s": round(self.slowest_cluster_s, 3),

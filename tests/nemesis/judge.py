@@ -25,6 +25,7 @@ from raftkv.verify.history import (
 )
 from tests.cluster.harness import Cluster, Node, until
 from tests.nemesis.asking import Connection, perform
+from tests.nemesis.notes import OWN_KEYS
 from tests.nemesis.roster import voters
 
 SETTLE_DEADLINE_S = 20.0
@@ -76,19 +77,24 @@ async def views(nodes: Sequence[Node]) -> tuple[dict[str, View], list[Operation]
 
 
 async def _listing(node: Node, operations: list[Operation], *, stale: bool) -> tuple[int, Listing]:
-    """Page after page. Raises AssertionError if it isn't answered."""
+    """Page after page; those of the workloads' keys are no operations of the history. Raises AssertionError
+    if it isn't answered.
+    """
     connection = Connection(node.host, node.port)
     items: dict[bytes, Item] = {}
-    start, more, revision = b"", True, 0
-    while more:
-        action = List(start, None, PAGE_KEYS, stale=stale)
-        operation = await perform(connection, f"judge-{node.name}", action, TIMEOUT_MS)
-        operations.append(operation)
-        result = operation.result
-        assert isinstance(result, Listed), f"{node.name} doesn't list: {operation.outcome}"
-        items.update(result.items)
-        more, revision = bool(result.more), result.revision or 0
-        start = max(items, default=b"") + b"\0"
+    revision = 0
+    for first, end in ((b"", OWN_KEYS), (OWN_KEYS, None)):
+        start, more = first, True
+        while more:
+            action = List(start, end, PAGE_KEYS, stale=stale)
+            operation = await perform(connection, f"judge-{node.name}", action, TIMEOUT_MS)
+            if end is not None:
+                operations.append(operation)
+            result = operation.result
+            assert isinstance(result, Listed), f"{node.name} doesn't list: {operation.outcome}"
+            items.update(result.items)
+            more, revision = bool(result.more), result.revision or 0
+            start = max(items, default=b"") + b"\0"
     connection.close()
     return revision, items
 

@@ -14,7 +14,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from unittest import mock
 
 from raftkv.cli import main as command_line
+from raftkv.kv.lease import Leases
+from raftkv.kv.places import Place
+from raftkv.server import queues
 from raftkv.server.driver import Driver
+from raftkv.server.revisions import RevisionWaiters
 from raftkv.sim.ablation import ABLATIONS
 from raftkv.storage.files import OsAppendFile
 
@@ -27,6 +31,12 @@ ABLATED = {
     "duplicates-applied": "duplicates applied again",
     "unknown-as-not-applied": "unknown told as not applied",
     "votes-without-comparing-logs": "vote without comparing logs",
+    "tokens-forgotten": "a token is applied each time",
+    "transactions-in-parts": "a revision for each part of a transaction",
+    "watches-leave-out": "a resumed watch leaves one revision out",
+    "watches-repeat": "a resumed watch tells of a revision again",
+    "leases-run-ahead": "cluster time runs ahead of all clocks",
+    "leases-not-renewed": "a renewed lease ends as if it were not",
 }
 
 
@@ -34,7 +44,7 @@ ABLATED = {
 def reads_without_readindex() -> Iterator[None]:
     """Any node answers linearizable reads at once, from the state that it has."""
 
-    def barrier(self: Driver, timeout_ms: float) -> asyncio.Future[None]:
+    def barrier(self: Driver, timeout_ms: float, *, by_lease: bool = False) -> asyncio.Future[None]:
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         answered.set_result(None)
         return answered
@@ -91,9 +101,25 @@ def reads_without_a_vote() -> Iterator[None]:
     """
     barrier = Driver.barrier
 
-    def confirmed(self: Driver, timeout_ms: float) -> asyncio.Future[None]:
+    def confirmed(self: Driver, timeout_ms: float, *, by_lease: bool = False) -> asyncio.Future[None]:
         node = self._replica.node
         if node.node_id in node.membership.electorate:
+            return barrier(self, timeout_ms, by_lease=by_lease)
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answered.set_result(None)
+        return answered
+
+    with mock.patch.object(Driver, "barrier", confirmed):
+        yield
+
+
+@contextmanager
+def reads_by_no_lease() -> Iterator[None]:
+    """Any node answers reads by lease at once, as if it had one."""
+    barrier = Driver.barrier
+
+    def confirmed(self: Driver, timeout_ms: float, *, by_lease: bool = False) -> asyncio.Future[None]:
+        if not by_lease:
             return barrier(self, timeout_ms)
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         answered.set_result(None)
@@ -103,7 +129,45 @@ def reads_without_a_vote() -> Iterator[None]:
         yield
 
 
+def bounds_not_kept() -> AbstractContextManager[object]:
+    """A node takes its state for new, however old it is."""
+    return mock.patch.object(Driver, "vouched_age_ms", return_value=0.0)
+
+
+@contextmanager
+def sessions_not_awaited() -> Iterator[None]:
+    """A node takes any revision for one that it has."""
+
+    async def reached(self: RevisionWaiters, revision: int, timeout_ms: float) -> None:
+        pass
+
+    with mock.patch.object(RevisionWaiters, "reached", reached):
+        yield
+
+
+@contextmanager
+def locks_for_all() -> Iterator[None]:
+    """Nobody sees who is before it in the queue."""
+    look = queues._Waiter._look
+
+    def look_at_own(self: queues._Waiter) -> tuple[Place, Place | None]:
+        return look(self)[0], None
+
+    with mock.patch.object(queues._Waiter, "_look", look_at_own):
+        yield
+
+
+def leases_without_end() -> AbstractContextManager[object]:
+    """Time passes, and no lease ends."""
+    return mock.patch.object(Leases, "take_due", return_value=[])
+
+
 OWN = {
+    "leases-without-end": leases_without_end,
+    "reads-by-no-lease": reads_by_no_lease,
+    "bounds-not-kept": bounds_not_kept,
+    "sessions-not-awaited": sessions_not_awaited,
+    "locks-for-all": locks_for_all,
     "reads-without-readindex": reads_without_readindex,
     "ack-before-fsync": acknowledge_before_fsync,
     "reads-without-a-vote": reads_without_a_vote,
@@ -111,7 +175,7 @@ OWN = {
 NAMES = (*OWN, *ABLATED)
 
 
-def planted(name: str) -> AbstractContextManager[None]:
+def planted(name: str) -> AbstractContextManager[object]:
     """The bug, as long as the context is open. Raises KeyError."""
     if name in OWN:
         return OWN[name]()

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,16 @@ from raftkv.verify import write_history
 from raftkv.verify.history import History
 from tests.cluster.abilities import mount, unmount
 from tests.cluster.harness import DEADLINE_S, Cluster, Node, end
+from tests.nemesis import leases, ledger, workloads
 from tests.nemesis.diary import Diary
 from tests.nemesis.figures import Report, kind_of, outcome_of
-from tests.nemesis.judge import equal_states, missing
+from tests.nemesis.judge import Listing, equal_states, missing
 from tests.nemesis.links import Links, namespaces, relays
+from tests.nemesis.notes import PREFIX, Moments, read_notes, sightings
 from tests.nemesis.pace import pause
 from tests.nemesis.places import make_places
 from tests.nemesis.plan import Ability, Fault, Window
+from tests.nemesis.record import Record, contradictions, read_records
 from tests.nemesis.recovery import ANSWERS_WITHIN_S, recovered
 from tests.nemesis.roster import Roster
 from tests.nemesis.torment import Torment
@@ -39,6 +42,8 @@ CLIENT_PROCESSES = 2
 STOP_DEADLINE_S = 15.0
 SMALL_DISK = "96m"
 DIARY = "nemesis.log"
+NOTES = "workloads.notes.jsonl"
+THE_END = f"{PREFIX}the-end".replace("/", "%2F")
 # Small segments, so that a round's log has many; and a snapshot every few seconds, so that whoever was away
 # for long needs one.
 OPTIONS = (
@@ -48,7 +53,12 @@ OPTIONS = (
 VERIFY_TIMEOUT_S = 300.0
 
 # How the violations begin that the clients' own records show.
-BY_CLIENTS = ("the history is ", "lost: ")
+BY_CLIENTS = (
+    "the history is ",
+    "lost: ",
+    "the end is not reached: ",
+    *(f"{name}: " for name in workloads.JUDGED),
+)
 
 Say = Callable[[str], None]
 
@@ -65,42 +75,70 @@ class Settings:
     clients: int = 24
     think_ms: float = 15.0
     plant: str | None = None
+    lease_ms: int = 0  # of the nodes
 
 
 async def play(settings: Settings, windows: Sequence[Window], say: Say) -> Report:
     report = Report()
     probes: History = []
     directory = settings.directory
-    files = [directory / f"clients-{number}.jsonl" for number in range(CLIENT_PROCESSES)]
+    processes = _client_processes(settings)
     async with _cluster(settings) as (cluster, torment):
         for node in cluster.nodes:
             torment.start(node)
-        await cluster.leader()
+        notes = [await ledger.set_up(cluster)]
         began = time.monotonic()
-        async with _clients(settings, torment.roster, files, report):
+        async with _clients(processes, torment.roster, report):
             for window in windows:
                 say(await _play_window(window, torment, cluster.nodes, report, probes))
         report.seconds = time.monotonic() - began
-        unequal, state, listings = await equal_states(cluster)
+        unequal, state, listings, record = await _at_the_end(cluster)
         torment.look_for_deaths()
     report.violations += [*torment.violations, *unequal]
     everyone = torment.roster.everyone
     report.violations += [f"logged: {line}" for node in everyone for line in node.mistakes()]
     report.faults, report.left_out = torment.done, torment.left_out
     report.changes = torment.roster.figures
-    history = [*_read(files), *probes, *listings]
+    history = [*_read([process.history for process in processes]), *probes, *listings]
+    notes += read_notes(directory / NOTES)
     report.operations.update((kind_of(o.action), outcome_of(o)) for o in history)
+    report.workloads = workloads.figures(notes)
     with (directory / "history.jsonl").open("w", encoding="utf-8") as whole:
         whole.writelines(write_history(history))
-    report.violations += [f"{BY_CLIENTS[1]}{line}" for line in missing(history, state)] if state else []
+    if record is None:
+        return report
     began = time.monotonic()
-    verdict = verify.check(history, timeout_s=VERIFY_TIMEOUT_S)
+    report.violations += [f"{BY_CLIENTS[1]}{line}" for line in missing(history, state)]
+    moments = Moments(sightings(history, notes))
+    report.violations += [f"{BY_CLIENTS[1]}{line}" for line in contradictions(record, history, moments)]
+    for name, complaints in workloads.complaints(notes, record, moments).items():
+        report.violations += [f"{name}: {line}" for line in complaints]
+    verdict = verify.check(history, timeout_s=VERIFY_TIMEOUT_S, others=record.others())
     report.verify_s = time.monotonic() - began
     if not verdict:
         (directory / "picture.html").write_text(pictures.page(history, verdict), encoding="utf-8")
         (directory / "picture.txt").write_text(pictures.text(history, verdict), encoding="utf-8")
         report.violations.append(f"{BY_CLIENTS[0]}{verdict.answer.value}: {verdict.reason}")
     return report
+
+
+async def _at_the_end(cluster: Cluster) -> tuple[list[str], Listing, History, Record | None]:
+    """Once all leases have ended: what differs, the state, the reads it took, and the record. Without that
+    nothing else is judged.
+    """
+    try:
+        await leases.all_gone(cluster)
+        last = (await cluster.put(cluster.nodes[0], THE_END, "", "?timeout=10s")).body["revision"]
+    except (AssertionError, aiohttp.ClientError, TimeoutError, KeyError) as error:
+        return [f"{BY_CLIENTS[2]}{error!r}"], {}, [], None
+    unequal, state, listings = await equal_states(cluster)
+    if not state:
+        return unequal, state, listings, None
+    try:
+        record, differing = await read_records(cluster.nodes, last)
+    except AssertionError as error:
+        return [*unequal, str(error)], state, listings, None
+    return [*unequal, *(f"{BY_CLIENTS[1]}{line}" for line in differing)], state, listings, record
 
 
 async def _play_window(
@@ -144,7 +182,7 @@ async def _cluster(settings: Settings) -> AsyncIterator[tuple[Cluster, Torment]]
     """Everything in place, nothing started."""
     directory = settings.directory
     places = make_places(directory, settings.nodes + 1)
-    roster = Roster(directory, places, OPTIONS)
+    roster = Roster(directory, places, (*OPTIONS, "--lease-ms", str(settings.lease_ms)))
     async with AsyncExitStack() as stack:
         small_disk = None
         if Ability.MOUNT in settings.abilities:
@@ -171,10 +209,32 @@ async def _cluster(settings: Settings) -> AsyncIterator[tuple[Cluster, Torment]]
         yield cluster, Torment(cluster, roster, links, small_disk, Diary(directory / DIARY))
 
 
+@dataclass(frozen=True, slots=True)
+class ClientProcess:
+    module: str
+    options: Mapping[str, str]
+    history: Path
+
+    @property
+    def errors(self) -> Path:
+        return self.history.with_suffix(".err")
+
+
+def _client_processes(settings: Settings) -> list[ClientProcess]:
+    directory, seed = settings.directory, str(settings.seed)
+    files = [directory / f"clients-{number}.jsonl" for number in range(CLIENT_PROCESSES)]
+    each = str(max(1, settings.clients // len(files)))
+    think = {"--think-ms": str(settings.think_ms), "--clients": each}
+    singles = [
+        ClientProcess("tests.nemesis.clients", {"--name": f"c{number}", "--seed": seed, **think}, file)
+        for number, file in enumerate(files)
+    ]
+    options = {"--seed": seed, "--notes": str(directory / NOTES)}
+    return [*singles, ClientProcess("tests.nemesis.workloads", options, directory / "workloads.jsonl")]
+
+
 @asynccontextmanager
-async def _clients(
-    settings: Settings, roster: Roster, files: Sequence[Path], report: Report
-) -> AsyncIterator[None]:
+async def _clients(clients: Sequence[ClientProcess], roster: Roster, report: Report) -> AsyncIterator[None]:
     """Processes of clients that ask whoever is a member, or is to be one, and record until this is left."""
     with ExitStack() as stack:
         processes: list[asyncio.subprocess.Process] = []
@@ -187,22 +247,10 @@ async def _clients(
                 assert process.stdin is not None
                 process.stdin.write(f"{addresses()}\n".encode())
 
-        for number, file in enumerate(files):
-            options = {
-                "--nodes": addresses(),
-                "--history": str(file),
-                "--name": f"c{number}",
-                "--clients": str(max(1, settings.clients // len(files))),
-                "--seed": str(settings.seed),
-                "--think-ms": str(settings.think_ms),
-            }
-            command = [
-                sys.executable,
-                "-m",
-                "tests.nemesis.clients",
-                *(p for o in options.items() for p in o),
-            ]
-            errors = stack.enter_context(file.with_suffix(".err").open("wb"))
+        for client in clients:
+            options = {"--nodes": addresses(), "--history": str(client.history), **client.options}
+            command = [sys.executable, "-m", client.module, *(p for o in options.items() for p in o)]
+            errors = stack.enter_context(client.errors.open("wb"))
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True
             )
@@ -211,12 +259,12 @@ async def _clients(
         roster.on_moved = tell
         yield
         roster.on_moved = lambda: None
-        for process, file in zip(processes, files, strict=True):
+        for process, client in zip(processes, clients, strict=True):
             assert process.stdin is not None
             process.stdin.close()
             code = await asyncio.wait_for(process.wait(), STOP_DEADLINE_S)
             if code:
-                said = file.with_suffix(".err").read_text(errors="replace")
+                said = client.errors.read_text(errors="replace")
                 report.violations.append(f"clients ended with exit code {code}: {said[-1000:]}")
 
 

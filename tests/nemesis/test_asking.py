@@ -7,6 +7,8 @@ import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -31,6 +33,8 @@ from raftkv.verify.history import (
 )
 from tests.cluster.harness import free_ports
 from tests.nemesis.asking import Connection, Unexpected, perform
+from tests.nemesis.notes import Note, read_notes, write_note
+from tests.nemesis.roaming import Worker
 
 TIMEOUT_MS = 2_000
 ITEM = {"key": "a", "value": "v", "create_revision": 1, "mod_revision": 3, "version": 2, "content_type": None}
@@ -186,3 +190,71 @@ async def test_stale_reads_are_asked_for() -> None:
         for stale in (True, False):
             await perform(connection, "c", Get(b"a", stale=stale), TIMEOUT_MS)
     assert seen == ["stale", ""]
+
+
+async def test_a_read_says_how_consistent_it_is_to_be() -> None:
+    """And a connection, how often it was opened: of one node, or of a life of it."""
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.rel_url.query_string)
+        return web.json_response({"revision": 7}, status=404)
+
+    async with node(answer) as connection:
+        for _ in range(2):
+            await perform(connection, "c", Get(b"a", stale=True), TIMEOUT_MS, {"max_staleness": "200ms"})
+        assert connection.opened == 1
+        connection.close()
+        await perform(connection, "c", Get(b"a"), TIMEOUT_MS, {"consistency": "lease"})
+        assert connection.opened == 2
+    assert asked[1] == f"consistency=stale&max_staleness=200ms&timeout={TIMEOUT_MS}ms"
+    assert asked[2] == f"consistency=lease&timeout={TIMEOUT_MS}ms"
+
+
+class Locksmith(Worker):
+    errors = (409,)
+
+
+@pytest.mark.parametrize(
+    ("handler", "outcome", "status"),
+    [
+        (answering(201, {"lease": 7, "revision": 3}), Outcome.OK, 201),
+        (answering(409, {"code": "lock_held"}), Outcome.OK, 409),
+        (answering(503, {"outcome": "not_applied"}), Outcome.FAIL, 503),
+        (answering(504, {"outcome": "unknown"}), Outcome.UNKNOWN, 504),
+    ],
+)
+async def test_what_a_worker_notes(handler: Handler, outcome: Outcome, status: int) -> None:
+    notes: list[Note] = []
+    async with node(handler) as connection:
+        worker = Locksmith("w.1", [f"{connection.host}:{connection.port}"], Random(1), notes.append)
+        note = await worker.ask("grant", "POST", "/v1/leases", {"ttl": "1s"}, asked={"n": 1})
+        worker.close()
+    assert notes == [note]
+    assert (note.outcome, note.status, note.asked, note.done) == (outcome, status, {"n": 1}, status == 201)
+    assert math.isfinite(note.end) == (outcome is not Outcome.UNKNOWN)
+    assert json.loads(write_note(note))["client"] == "w.1"
+
+
+@pytest.mark.parametrize("status", [404, 500])
+async def test_a_worker_expects_what_the_interface_has(status: int) -> None:
+    async with node(answering(status, {})) as connection:
+        worker = Locksmith("w.1", [f"{connection.host}:{connection.port}"], Random(1), lambda note: None)
+        with pytest.raises(Unexpected, match=str(status)):
+            await worker.ask("grant", "POST", "/v1/leases", {})
+        worker.close()
+
+
+async def test_a_worker_whom_nobody_hears() -> None:
+    (port,) = free_ports(1)
+    notes: list[Note] = []
+    worker = Worker("w.1", [f"127.0.0.1:{port}"], Random(1), notes.append)
+    note = await worker.ask("grant", "POST", "/v1/leases", {})
+    assert (note.outcome, note.done, note.revision) == (Outcome.FAIL, False, None)
+
+
+def test_notes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    lost = Note("w.1", "txn", 1.5, math.inf, Outcome.UNKNOWN, asked={"id": "w.1-1"})
+    told = Note("w.1", "txn", 1.5, 2.5, Outcome.OK, 200, {"id": "w.1-1"}, {"revision": 4})
+    (tmp_path / "notes").write_text(write_note(lost) + write_note(told))
+    assert read_notes(tmp_path / "notes") == [lost, told]

@@ -13,7 +13,11 @@ from tests.nemesis.plan import Kind
 from tests.nemesis.planted import NAMES, planted
 from tests.nemesis.round import BY_CLIENTS, Settings, play
 
-READS = ("reads-without-readindex", "reads-without-a-vote")  # those that break the reads of a driver
+READS = (
+    "reads-without-readindex",
+    "reads-without-a-vote",
+    "reads-by-no-lease",
+)  # those that break the reads of a driver
 
 
 def settings(directory: Path, plant: str | None) -> Settings:
@@ -37,6 +41,7 @@ def test_without_it_nothing_is(tmp_path: Path) -> None:
     assert report.violations == []
     assert report.operations["put", "ok"] > 0
     assert report.faults == {"isolate": 1}
+    assert all(report.workloads[what] for what in ("transactions done", "locks granted", "events watched"))
     assert len(report.recoveries_s) == len(said) == 1
 
 

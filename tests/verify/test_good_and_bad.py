@@ -303,3 +303,23 @@ def cas(client: str, expected: str, value: str, call: float, end: float, *, done
 )
 def test_register(good: bool, history: History) -> None:
     assert bool(linearizability.check(history, Register())) is good
+
+
+SHARED = [
+    put("c1", "a=1", 0, 1, 2, version=1),
+    put("c2", "a=2", 2, LOST),
+    get("c3", "a=2", 3, 4, 7, mod=5, version=2),
+]
+
+
+def test_others_write_other_keys() -> None:
+    """Their revisions are missing without a write that explains it, and only theirs may."""
+    assert not revisions.check(SHARED)
+    assert revisions.check(SHARED, others={1, 3, 4, 6, 7, 8})
+    assert "belong to no write" in revisions.check(SHARED, others={1, 3, 6, 7}).reason
+
+
+@pytest.mark.parametrize("theirs", [2, 5])
+def test_others_have_their_own_revisions(theirs: int) -> None:
+    """Neither an answered write nor one that was only seen may have them."""
+    assert "somebody else's" in revisions.check(SHARED, others={1, 3, 4, 6, 7, theirs}).reason
