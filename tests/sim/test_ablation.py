@@ -66,7 +66,7 @@ def ablation(name: str) -> Ablation:
 @pytest.mark.parametrize("name", TRIED)
 def test_a_missing_safeguard_is_noticed(name: str) -> None:
     catch = hunt(ablation(name), WITHIN_SEEDS)
-    assert catch.report is not None, f"{WITHIN_SEEDS} seeds saw nothing"
+    assert catch.is_notice, f"{WITHIN_SEEDS} seeds saw {catch.report and catch.report.failure}"
 
 
 def test_an_ablation_is_undone() -> None:
@@ -74,6 +74,13 @@ def test_an_ablation_is_undone() -> None:
     with ablation("log check skipped").applied():
         assert Log.__dict__["matches"] is not before
     assert Log.__dict__["matches"] is before
+
+
+def test_a_twin_that_cannot_run_is_no_notice() -> None:
+    twin = Ablation("no function at all", ((Log, "matches", None),))
+    catch = hunt(twin, WITHIN_SEEDS)
+    assert catch.report is not None
+    assert not catch.is_notice
 
 
 def test_names_are_unique() -> None:
