@@ -46,12 +46,15 @@ class LeaseFaults(LinkFaults):
         return True
 
     def _late_words(self, leader: SimServer) -> None:
-        """What its followers answer is under way for long; by then they no longer hear it."""
+        """What its followers answer is under way for long; by then they have noticed that they lost it."""
         timing, random, now_ms = self._plan.timing, self._random, self._world.now_ms
         to_others, from_others = self._ways(leader.name)
-        for_ms = random.uniform(0.2, 0.95) * timing.election_timeout_min_ms
+        # NB: a little less than it takes a leader that hears nothing to step down.
+        for_ms = random.uniform(0.6, 1) * (timing.election_timeout_min_ms - timing.heartbeat_ms)
+        deaf_ms = random.uniform(0, 0.5) * timing.heartbeat_ms
         self._network.clog(from_others, now_ms + for_ms)
-        self._cut_later(random.uniform(0, 2) * timing.heartbeat_ms, to_others)
+        self._cut_later(deaf_ms, to_others)
+        self._after(deaf_ms + 1, partial(self._notice, leader, [other for _, other in to_others]))
         self._cut_later(for_ms + 1, from_others)
 
     def _noticed_loss(self, leader: SimServer) -> None:
@@ -70,16 +73,17 @@ class LeaseFaults(LinkFaults):
             self._network.disconnect(leader.name, other, [other])
 
     def _quick_restarts(self, leader: SimServer) -> None:
-        """Some have not heard it for long, and want to stand; those who have restart at once."""
-        timing, random = self._plan.timing, self._random
+        """Some haven't heard it for as long as they were bound, and notice it when those who have restart."""
+        random = self._random
         others = [server for server in self._servers if server is not leader]
         deaf = random.sample(others, random.randint(1, max(1, (len(others) - 1) // 2)))
-        at_ms = random.uniform(1, 2) * timing.election_timeout_max_ms
-        to_others, from_others = self._ways(leader.name)
-        their_names = {server.name for server in deaf}
-        self._cut_later(0.0, [link for link in (*to_others, *from_others) if their_names & set(link)], at_ms)
+        at_ms = random.uniform(1.1, 1.4) * self._plan.timing.lease_ms
+        links = [link for ways in self._ways(leader.name) for link in ways]
+        names = [server.name for server in deaf]
+        self._cut_later(0.0, [link for link in links if link[0] in names or link[1] in names], at_ms)
+        self._cut_later(at_ms, links)
         self._after(at_ms, partial(self._restart_all, [each for each in others if each not in deaf]))
-        self._cut_later(at_ms, [*to_others, *from_others])
+        self._after(at_ms, partial(self._notice, leader, names))
 
     def _restart_all(self, servers: Iterable[SimServer]) -> None:
         for server in servers:
@@ -97,6 +101,11 @@ class LeaseFaults(LinkFaults):
         if random.random() < 0.5:
             self._after(random.uniform(0, for_ms), partial(self._wish, leader, leader.name))
         self._cut_later(random.uniform(0.9, 1) * for_ms, self._ways(leader.name)[1])
+
+    def _notice(self, leader: SimServer, others: Iterable[NodeId]) -> None:
+        """That they lost it. NB: what they have sent it may be under way all the same."""
+        for other in others:
+            self._network.on_peer_lost(other, leader.name)
 
     # -- what they are made of -----------------------------------------------------------------------------
 
