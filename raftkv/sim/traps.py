@@ -1,5 +1,5 @@
-"""Traps for leases: a leader is replaced as soon as its lease allows it, and knows nothing of it. One
-method a trap.
+"""Traps: a leader is replaced as soon as its lease allows it, if it has one, and knows nothing of it, or what
+it hears is old. Reads through it must not be answered then. One method a trap.
 """
 
 from __future__ import annotations
@@ -15,37 +15,41 @@ from raftkv.sim.network import Link
 from raftkv.sim.plan import Plan
 from raftkv.sim.server import SimServer
 
-TRAP = "lease_trap"  # the kind of fault that it is drawn as
-SHARE = 0.6  # of the seeds that have leases
+TRAP = "trap"  # the kind of fault that it is drawn as
+SHARE = 0.3  # of the seeds
+SHARE_WITH_LEASES = 0.6
 
 
 def with_traps(plan: Plan, random: Random) -> Plan:
     """``plan``, or the same with traps. ``random`` is of its own, so that a seed without is the run that it
     would be if there were none at all.
     """
-    if not plan.timing.lease_ms or random.random() >= SHARE:
+    has_leases = plan.timing.lease_ms > 0
+    if random.random() >= (SHARE_WITH_LEASES if has_leases else SHARE):
         return plan
     per_second = random.uniform(0.1, 0.4) / plan.timing.election_timeout_max_ms * 1000
     return dataclasses.replace(
         plan,
         faults=(*plan.faults, (TRAP, per_second)),
-        lease_reads=plan.lease_reads or random.choice((0.3, 0.9)),
+        lease_reads=plan.lease_reads or (random.choice((0.3, 0.9)) if has_leases else 0.0),
     )
 
 
-class LeaseFaults(LinkFaults):
-    def _lease_trap(self) -> bool:
+class Traps(LinkFaults):
+    def _trap(self) -> bool:
         leading = [server for server in self._servers if server.is_up and server.leads]
         if not leading or len(self._names) < 3:
             return False
         leader = self._random.choice(leading)
-        traps = (self._late_words, self._noticed_loss, self._quick_restarts, self._late_wish)
-        trap: Callable[[SimServer], None] = self._random.choice(traps)
+        traps: list[Callable[[SimServer], None]] = [self._late_answers, self._noticed_loss]
+        if self._plan.timing.lease_ms:
+            traps += [self._quick_restarts, self._late_wish]
+        trap = self._random.choice(traps)
         self._world.note(f"{leader.name} in a trap:{trap.__name__.replace('_', ' ')}")
         trap(leader)
         return True
 
-    def _late_words(self, leader: SimServer) -> None:
+    def _late_answers(self, leader: SimServer) -> None:
         """What its followers answer is under way for long; by then they have noticed that they lost it."""
         timing, random, now_ms = self._plan.timing, self._random, self._world.now_ms
         to_others, from_others = self._ways(leader.name)
