@@ -108,6 +108,13 @@ class View:
         return role.election_due_ms
 
     @property
+    def bound_until_ms(self) -> float:
+        """Until then, by its own clock, this node votes for nobody, nor stands, unless its leader wishes it
+        (``lease.py``); -inf: nothing binds it.
+        """
+        return self._core.bound_until_ms
+
+    @property
     def led_ms(self) -> float:
         """When this node last led for sure, with all that anybody had committed by then committed here too;
         -inf: it doesn't lead, or can't say yet.

@@ -207,6 +207,7 @@ ALL: dict[str, Patch] = {
 
 # Those that the simulator notices, too; all of them are missed by scripts of the core.
 NOTICED = (
+    "joint memberships left by their own leader only",
     "a membership counts when it is committed",
     "a cut membership stays in force",
     "a snapshot says nothing of the members",

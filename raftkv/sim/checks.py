@@ -61,7 +61,7 @@ class Checks:
         self._votes: dict[tuple[Term, NodeId], NodeId] = {}
         self._commits: dict[NodeId, Index] = {}  # in this life of each node
         self._boundaries: dict[NodeId, SnapshotMeta] = {}  # where its log began at its last turn
-        self._told: set[tuple[Term, NodeId]] = set()  # who was told to stand, in whose term
+        self._told: dict[Term, set[NodeId]] = {}  # who was told to stand, in whose term
         self._handing: dict[NodeId, tuple[Transfer, Index]] = {}  # who hands over, and where its log ends
 
     # -- a node's life -------------------------------------------------------------------------------------
@@ -175,12 +175,16 @@ class Checks:
             self._handing[name] = transfer, last_index
         for envelope in ready.messages:
             if isinstance(envelope.message, TimeoutNow):
-                self._told.add((envelope.term, envelope.receiver))
+                self._told.setdefault(envelope.term, set()).add(envelope.receiver)
                 last = node.log.meta_at(last_index)
                 if not self._disks[envelope.receiver].holds(last):
                     raise InvariantBroken(
                         f"handover: {envelope.receiver} is told to stand without {last_index}"
                     )
+
+    def has_told(self, term: Term) -> bool:
+        """Whether its leader has told anybody to stand."""
+        return term in self._told
 
     def handover_answered(self, name: NodeId, result: object) -> None:
         """Who is said to lead a term did."""
@@ -272,7 +276,7 @@ class Checks:
                     if same_term and tail < (message.last_log_term, message.last_log_index):
                         raise InvariantBroken(f"{sender} stands with a log that its disk doesn't have")
                     self._voted(term, sender, sender, on_disk)
-                    if message.transfer and (term - 1, sender) not in self._told:
+                    if message.transfer and sender not in self._told.get(Term(term - 1), ()):
                         raise InvariantBroken(f"handover: nobody wished that {sender} lead {term}")
                 case RequestVoteReply():
                     self._voted(term, sender, promise.receiver, on_disk)

@@ -17,15 +17,15 @@ from raftkv.errors import BadRequest, TooManyRequests
 from raftkv.sim.files import Tear
 from raftkv.sim.joining import MembersTicket, draw_change
 from raftkv.sim.leaving import LOOK_MS, Handover
-from raftkv.sim.link_faults import LinkFaults
 from raftkv.sim.network import Network
 from raftkv.sim.plan import Plan
 from raftkv.sim.schedule import Strike
 from raftkv.sim.server import SimServer
+from raftkv.sim.traps import Traps
 from raftkv.sim.world import World
 
 
-class Faults(LinkFaults):
+class Faults(Traps):
     def __init__(self, world: World, plan: Plan, network: Network, servers: Sequence[SimServer]) -> None:
         super().__init__(world, plan, network, servers)
         self._ambush_until_ms = float("-inf")

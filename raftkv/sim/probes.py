@@ -64,6 +64,7 @@ PROBES = (
     "stale-term stream refused",
     "struck amid a snapshot",
     "fault change_members",
+    "fault trap",
     "members changed",
     "change of members answered",
     "change of members refused",

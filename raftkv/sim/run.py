@@ -32,6 +32,7 @@ from raftkv.sim.plan import Plan, draw
 from raftkv.sim.reference import Reference
 from raftkv.sim.schedule import draw_schedule
 from raftkv.sim.server import SimServer, Surroundings
+from raftkv.sim.traps import with_traps
 from raftkv.sim.watcher import Watcher
 from raftkv.sim.world import World
 from raftkv.waiting import Answer
@@ -70,6 +71,7 @@ class Run:
         self.seed = seed
         self.world = World(seed)
         plan = with_spares(draw(self.world.random), Random(f"members of {seed}"))
+        plan = with_traps(plan, Random(f"traps of {seed}"))
         self.plan: Plan = with_features(plan, Random(f"machine of {seed}"))
         strikes = draw_schedule(self.world.random, self.plan.faults, self.plan.duration_ms)
         self.schedule = [strike for strike in strikes if only is None or strike.number in only]

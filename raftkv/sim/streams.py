@@ -52,6 +52,7 @@ class Sending:
             world.note(
                 f"{self.sender}@{self.term} → {self._peer} snapshot {self.meta.index}@{self.meta.term}"
             )
+            self._around.on_stage(self._server, True)  # a bit that flips now is in what will be read
             self._read(self._open)
             self._watch()
 

@@ -33,8 +33,10 @@ def main() -> int:
     with get_context("spawn").Pool(min(len(chosen), os.cpu_count() or 1)) as pool:
         for catch in pool.imap(partial(hunt_number, options.seeds, options.first), chosen, chunksize=1):
             report = catch.report
-            missed += report is None
+            missed += not catch.is_notice
             noticed = "NOT NOTICED" if report is None else f"seed {report.seed}: {report.failure}"[:140]
+            if report is not None and not catch.is_notice:
+                noticed = f"THE TWIN ITSELF FAILS: {noticed}"
             print(f"{catch.ablation:<44} {catch.seeds:>5}  {noticed}", flush=True)
             if report is not None and options.trace:
                 print(report.story, flush=True)
