@@ -45,9 +45,9 @@ def caller(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) ->
 def test_answers_are_documented(caller: Caller, label: str) -> None:
     """Those to sound requests, and to others."""
     is_head = label.startswith("HEAD")
-    answered(caller, label, GenerationMode.POSITIVE, 2 if is_head else 8)
+    answered(caller, label, GenerationMode.POSITIVE, 1 if is_head else 6)
     if not is_head and has_parts(label):
-        answered(caller, label, GenerationMode.NEGATIVE, 3)
+        answered(caller, label, GenerationMode.NEGATIVE, 2)
 
 
 def answered(caller: Caller, label: str, mode: GenerationMode, times: int) -> None:

@@ -129,5 +129,5 @@ HOLDER_LEASE = Parameter(
     "lease", number(1, MAX_ID), "Whose place it is: the lease that it goes with", component="HolderLease"
 )
 FENCING_TOKEN = Parameter("fencing_token", number(1, _MAX_REVISION), "Whose place it is: its fencing token")
-FORCE = _flag("force", "Even where it is risky: without asking whether a majority would be left")
+FORCE = _flag("force", "Even where too few voters that are heard from would be left")
 VERBOSE = _flag("verbose", "With what was looked at")

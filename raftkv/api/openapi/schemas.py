@@ -6,6 +6,7 @@ own name.
 
 from __future__ import annotations
 
+from raftkv import errors
 from raftkv.api.openapi.parameters import DURATION
 from raftkv.api.openapi.parts import (
     MAX_REVISION,
@@ -34,9 +35,9 @@ _NODE = text(pattern="^[A-Za-z0-9._-]{1,64}$")
 
 
 def problem_codes() -> dict[str, int]:
-    """Every ``code`` of an error, and its status."""
-    kinds: list[type[RaftkvError]] = [RaftkvError, *RaftkvError.__subclasses__()]
-    return {error.code: error.status for error in kinds}
+    """Every ``code`` of an error of a node, and its status. NB: not all subclasses: programs have others."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    return {kind.code: kind.status for kind in kinds if issubclass(kind, RaftkvError)}
 
 
 def _problem() -> Schema:
