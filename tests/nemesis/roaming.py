@@ -9,7 +9,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -125,7 +125,15 @@ def run_process(play: Callable[[], Coroutine[Any, Any, None]]) -> int:
         mistakes, others = group.split(Unexpected)
         if others is not None or mistakes is None:
             raise
-        for mistake in mistakes.exceptions:
-            sys.stderr.write(f"{mistake}\n")
+        sys.stderr.writelines(f"{mistake}\n" for mistake in leaves(mistakes))
         return 1
     return 0
+
+
+def leaves(error: Exception) -> Iterator[Exception]:
+    """What a group is made of; itself, if it is none."""
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from leaves(each)
+    else:
+        yield error

@@ -105,10 +105,10 @@ async def play(settings: Settings, windows: Sequence[Window], say: Say) -> Repor
     report.workloads = workloads.figures(notes)
     with (directory / "history.jsonl").open("w", encoding="utf-8") as whole:
         whole.writelines(write_history(history))
+    began = time.monotonic()
+    report.violations += [f"{BY_CLIENTS[1]}{line}" for line in missing(history, state)] if state else []
     if record is None:
         return report
-    began = time.monotonic()
-    report.violations += [f"{BY_CLIENTS[1]}{line}" for line in missing(history, state)]
     moments = Moments(sightings(history, notes))
     report.violations += [f"{BY_CLIENTS[1]}{line}" for line in contradictions(record, history, moments)]
     for name, complaints in workloads.complaints(notes, record, moments).items():
@@ -124,7 +124,7 @@ async def play(settings: Settings, windows: Sequence[Window], say: Say) -> Repor
 
 async def _at_the_end(cluster: Cluster) -> tuple[list[str], Listing, History, Record | None]:
     """Once all leases have ended: what differs, the state, the reads it took, and the record. Without that
-    nothing else is judged.
+    only the state is judged.
     """
     try:
         await leases.all_gone(cluster)

@@ -34,7 +34,7 @@ from raftkv.verify.history import (
 from tests.cluster.harness import free_ports
 from tests.nemesis.asking import Connection, Unexpected, perform
 from tests.nemesis.notes import Note, read_notes, write_note
-from tests.nemesis.roaming import Worker
+from tests.nemesis.roaming import Worker, leaves
 
 TIMEOUT_MS = 2_000
 ITEM = {"key": "a", "value": "v", "create_revision": 1, "mod_revision": 3, "version": 2, "content_type": None}
@@ -258,3 +258,8 @@ def test_notes_are_read_as_they_were_written(tmp_path: Path) -> None:
     told = Note("w.1", "txn", 1.5, 2.5, Outcome.OK, 200, {"id": "w.1-1"}, {"revision": 4})
     (tmp_path / "notes").write_text(write_note(lost) + write_note(told))
     assert read_notes(tmp_path / "notes") == [lost, told]
+
+
+def test_mistakes_are_told_one_by_one() -> None:
+    one, other = Unexpected("a 400"), Unexpected("a 500")
+    assert list(leaves(ExceptionGroup("", [ExceptionGroup("", [one]), other]))) == [one, other]
