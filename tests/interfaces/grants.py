@@ -1,6 +1,6 @@
 """The tables of leases and what is made of them, and of the cluster itself; see ``rows``.
 
-Left out: ``/metrics``, which isn't there yet, and ``/openapi.json``, which has tests of its own.
+Left out: ``/metrics`` and ``/openapi.json``, which belong to other work and have tests of their own.
 """
 
 from __future__ import annotations
