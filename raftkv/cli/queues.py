@@ -46,12 +46,12 @@ def states(
         events = watch(cluster, query, path=path, patience_s=PATIENCE_S, on_moved=say_that_it_moved)
         with closing(events):
             try:
-                yield from islice(_different(event for event in events if event["event"] == kind), limit)
+                yield from islice(different(event for event in events if event["event"] == kind), limit)
             except KeyboardInterrupt:
                 return
 
 
-def _different(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def different(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Another node begins with the state now, which may be the last that was seen."""
     last: dict[str, Any] | None = None
     for event in events:

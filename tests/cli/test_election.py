@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from raftkv.cli.queues import different
 from raftkv.errors import NoQuorum
 from raftkv.kv.places import ELECTION, Queue, places
 from raftkv.ports import Candidate
@@ -104,6 +105,11 @@ def test_no_quorum_and_an_unknown_outcome_have_codes_of_their_own(node: RestNode
     node.service.propose_error = RuntimeError("who knows")
     with capture_logs():
         assert run(node, "election", "resign", "cron", "--lease", lease).exit_code == 3
+
+
+def test_a_state_that_another_node_begins_with_is_not_printed_again() -> None:
+    one, two = {"event": "leader", "leader": 1}, {"event": "leader", "leader": None}
+    assert list(different(iter([one, one, two, two, one]))) == [one, two, one]
 
 
 def test_leaders_are_followed(node: RestNode) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
+from raftkv.cli import output
 from raftkv.errors import NoQuorum
 from raftkv.kv.commands import encode_revoke
 from raftkv.kv.places import SERVICE, Queue, places
@@ -47,6 +48,14 @@ def test_an_instance_is_listed_until_it_is_removed(node: RestNode) -> None:
     result = run(node, "service", "remove", "web", "i1")
     assert (result.exit_code, result.output) == (1, "Error: there is no instance i1 of web\n")
     assert run(node, "service", "list", "web").output == LISTED
+
+
+def test_a_table_on_a_terminal(node: RestNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    assert run(node, "service", "list", "web").output == "no instance of web\n"
+    assert run(node, "service", "register", "web", "[red]h:80", "--id", "i1").exit_code == 0
+    head, row = run(node, "service", "list", "web").output.splitlines()
+    assert (head.split(), row.split()) == (["ID", "ADDRESS", "LEASE", "META"], ["i1", "[red]h:80", "1"])
 
 
 def test_an_instance_goes_with_a_lease_that_is_there(node: RestNode) -> None:

@@ -1,4 +1,7 @@
-"""The tables of leases and what is made of them, and of the cluster itself; see ``rows``."""
+"""The tables of leases and what is made of them, and of the cluster itself; see ``rows``.
+
+Left out: ``/metrics`` and ``/openapi.json``, which belong to other work and have tests of their own.
+"""
 
 from __future__ import annotations
 
