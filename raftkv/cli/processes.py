@@ -20,7 +20,7 @@ from typing import IO
 
 from raftkv.client import Endpoint
 
-PROGRAM = (sys.executable, "-m", "raftkv")  # what the children run
+PROGRAM = (sys.executable, "-P", "-m", "raftkv")  # what the children run; -P: whatever lies around here
 HOST = "127.0.0.1"
 PEER_PORT_DISTANCE = 1_000
 LOG_TAIL_BYTES = 4_096

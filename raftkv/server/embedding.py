@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from raftkv.config import EXIT_CONFIG, Address, Config, parse_cluster
 from raftkv.consensus.types import NodeId
@@ -28,6 +29,8 @@ from raftkv.storage.charter import write_charter
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.files import OsFiles
 from raftkv.storage.founding import read_token
+
+T = TypeVar("T")
 
 _FINGERPRINT_BYTES = 16
 
@@ -105,6 +108,8 @@ class Node:
         """
         if self._guest is None:
             raise TypeError("this node has no machine of its own to propose to: Node(config, machine)")
+        if not isinstance(command, bytes):
+            raise TypeError(f"a command is bytes, got {command!r}")
         service, encoded = self._started.service, encode_hosted(command)
         timeout_ms = self._config.request_timeout_ms if timeout is None else timeout * 1000
         if idempotency_key is not None:
@@ -141,7 +146,11 @@ class Node:
             raise RuntimeError("a node is started once")
         opened = asyncio.get_running_loop().create_future()
         self._running = asyncio.create_task(self._run(opened))
-        await asyncio.wait({self._running, opened}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait({self._running, opened}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
         if self._running.done():
             self._running.result()
             raise StartError("the node stopped before it served", EXIT_CONFIG)
@@ -155,7 +164,7 @@ class Node:
             beginning = await joining.begin(config, files, data_dir.path)
             charter = beginning.charter
             machine = KvMachine() if self._guest is None else HostMachine(self._guest)
-            begin = await asyncio.to_thread(start.read, config, files, data_dir.path, charter, machine)
+            begin = await _to_its_end(start.read, config, files, data_dir.path, charter, machine)
             if beginning.is_new:
                 write_charter(files, data_dir.path, charter)
             self._process = NodeProcess(config, charter, begin)
@@ -187,3 +196,13 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+async def _to_its_end(work: Callable[..., T], *args: Any) -> T:
+    """``work`` on another thread, waited for also if this is cancelled: its directory must be its own."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise

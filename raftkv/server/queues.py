@@ -237,8 +237,10 @@ class _Waiter:
         loop = asyncio.get_running_loop()
         waited = False
         alive_due_s = loop.time() + self._alive_s
+        own, before = self._look()
         while True:
-            own, before = self._look()
+            if waited and not self._stands(own, before):
+                own, before = self._look()
             if before is None and not waited:
                 return own  # as of the write that made it
             if before is None:
@@ -266,6 +268,13 @@ class _Waiter:
                 return place, before
             before = place
         raise NoSuchLease("the place in the queue is gone: its lease has ended, or it was released")
+
+    def _stands(self, own: Place, before: Place | None) -> bool:
+        """Whether it still is as it was: nobody can have come in between two that are there."""
+        if before is None:
+            return False
+        found = [self._machine.store.get(place.key) for place in (own, before)]
+        return [item and item.create_revision for item in found] == [own.token, before.token]
 
     async def _confirm(self, timeout_ms: float) -> None:
         """All that was decided before now is applied here. A lease that was made here begins anew."""

@@ -194,7 +194,8 @@ def _planned(count: int, directory: Path, options: Sequence[str]) -> list[LocalN
     ports = free_ports(2 * count)
     peers: Mapping[str, int] = {f"n{i + 1}": ports[count + i] for i in range(count)}
     cluster = ",".join(f"{name}={HOST}:{port}" for name, port in peers.items())
-    program = (sys.executable, "-m", "raftkv", "serve", f"--cluster={cluster}")
+    # NB: -P, or what lies in the directory of the program that is tested would be imported before all else.
+    program = (sys.executable, "-P", "-m", "raftkv", "serve", f"--cluster={cluster}")
     return [
         LocalNode(
             name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -210,3 +211,13 @@ def test_a_key_with_a_time_to_live_goes(raftkv_client: Client) -> None:
         assert next(watch).kind == "put"
         assert next(watch).kind == "delete"
     assert raftkv_client.leases() == ()
+
+
+def test_nodes_take_no_modules_from_where_they_are_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program's own ``types.py`` or ``queue.py`` isn't theirs."""
+    (tmp_path / "asyncio.py").write_text("raise RuntimeError('this is no module for a node')")
+    monkeypatch.chdir(tmp_path)
+    with LocalCluster(nodes=1) as cluster, cluster.client() as client:
+        assert client.put("k", "v").created

@@ -97,6 +97,20 @@ async def test_a_node_that_can_not_start_says_why_and_lets_its_directory_go(tmp_
             await node.propose(b"x")
 
 
+async def test_a_start_that_is_given_up_leaves_nothing_running(tmp_path: Path) -> None:
+    (config,) = configs(tmp_path, 1)
+    for turns in (1, 2, 3, 5):
+        starting = asyncio.create_task(Node(config).start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    async with Node(config, Words()) as node:
+        with pytest.raises(TypeError, match="a command is bytes"):
+            await node.propose("text")  # type: ignore[arg-type]
+
+
 async def test_a_node_that_was_never_started_says_so(tmp_path: Path) -> None:
     (config,) = configs(tmp_path, 1)
     node = Node(config)

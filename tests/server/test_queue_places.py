@@ -13,6 +13,8 @@ from raftkv.kv.commands import (
     encode_put,
     encode_tick,
 )
+from raftkv.kv.places import Place, Queue, places
+from raftkv.kv.store import Store
 from raftkv.server import queues
 from tests.server.table import JOB, TIMEOUT_MS, Table, waiting
 from tests.server.virtual_time import advance, in_virtual_time, settle
@@ -145,6 +147,33 @@ async def test_a_lease_made_for_a_waiter_is_kept_alive_while_it_waits_and_whole_
     await advance(900)
     table.apply(encode_tick())
     assert table.queued() == [], "from then on its holder keeps it alive"
+
+
+def test_who_waits_does_not_count_the_queue_again_while_nobody_leaves_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thousand who keep their leases alive would each look at a thousand, over and over."""
+    looks: list[Queue] = []
+
+    def counted(store: Store, queue: Queue) -> list[Place]:
+        looks.append(queue)
+        return places(store, queue)
+
+    @in_virtual_time
+    async def wait() -> None:
+        table = Table()
+        held = await table.acquire(ttl_ms=10**6)
+        waiters = [table.acquire(ttl_ms=900) for _ in range(5)]
+        await waiting(*waiters)
+        looks.clear()
+        await advance(10_000)
+        assert looks == []
+        assert len(table.queued()) == 6, "all are kept alive meanwhile"
+        await table.release(held)
+        await waiters[0]
+
+    monkeypatch.setattr(queues, "places", counted)
+    wait()
 
 
 @in_virtual_time
