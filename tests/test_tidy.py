@@ -88,6 +88,7 @@ SLEEPS = {
     "tests/cluster/harness.py::until": "real processes are polled, with a deadline and their logs on failure",
     "tests/cluster/wires.py::_pump": "a slow link is slow; nothing waits for it",
     "tests/nemesis/pace.py::pause": "a drill's faults last, and its clients think; nothing is asserted of it",
+    "tests/sdk/test_leases.py::come_late": "in virtual time",
 }
 
 

@@ -206,8 +206,8 @@ async def test_a_long_list_is_of_one_revision(raftkv_endpoints: str) -> None:
 
 
 def test_a_key_with_a_time_to_live_goes(raftkv_client: Client) -> None:
-    raftkv_client.put("k", "v", ttl=0.5)
-    with raftkv_client.watch("k", from_revision=1) as watch:
+    put = raftkv_client.put("k", "v", ttl=0.5)
+    with raftkv_client.watch("k", from_revision=put.revision) as watch:
         assert next(watch).kind == "put"
         assert next(watch).kind == "delete"
     assert raftkv_client.leases() == ()

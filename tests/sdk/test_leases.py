@@ -114,14 +114,17 @@ class SlowCalls(LeaseCalls):
     def __init__(self, slow_s: float) -> None:
         self.slow_s = slow_s
 
-    async def grant(self, ttl: float, *, id: int | None = None, timeout: float | None = None) -> LeaseInfo:  # noqa: ASYNC109
+    async def come_late(self) -> None:
         await asyncio.sleep(self.slow_s)
+
+    async def grant(self, ttl: float, *, id: int | None = None, timeout: float | None = None) -> LeaseInfo:  # noqa: ASYNC109
+        await self.come_late()
         return LeaseInfo(7, ttl)
 
     async def keep_alive(self, lease: int, *, timeout: float | None = None) -> LeaseInfo:  # noqa: ASYNC109
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.sleep(self.slow_s)
+                await self.come_late()
         except TimeoutError:
             raise Unreachable("no answer in time") from None
         return LeaseInfo(lease, 1.0)
