@@ -15,6 +15,7 @@ from raftkv.consensus.types import Change, Index, NodeId, Term, Write
 from raftkv.kv.places import Place, Queue
 from raftkv.kv.results import DeleteResult
 from raftkv.kv.watch import Hub
+from raftkv.tallies import Tallies
 
 
 class Storage(Protocol):
@@ -136,6 +137,11 @@ class Service(Protocol):
     @property
     def hub(self) -> Hub:
         """Who watches this node's store."""
+        ...
+
+    @property
+    def tallies(self) -> Tallies:
+        """What this node has counted of itself."""
         ...
 
     def client_url(self, node: NodeId) -> str | None:

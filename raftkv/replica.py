@@ -41,6 +41,10 @@ from raftkv.waiting import (
 )
 
 
+def _nobody(commands: int, waited_ms: float) -> None:
+    pass
+
+
 class Replica:
     def __init__(
         self,
@@ -50,14 +54,17 @@ class Replica:
         incarnation: int,
         applied: Index = Index(0),
         limits: ReplicaLimits = ReplicaLimits(),
+        on_batch: Callable[[int, float], None] = _nobody,
     ) -> None:
         """``incarnation`` must be larger than any that this node id has had before (durably counted).
-        ``machine`` holds all up to ``applied``, as ``node`` was told.
+        ``machine`` holds all up to ``applied``, as ``node`` was told. ``on_batch`` is told of each batch of
+        ours that is applied: how many commands, and how long ago, in ms, it was made.
         """
         self._node = node
         self._machine = machine
         self._incarnation = incarnation
         self._limits = limits
+        self._on_batch = on_batch
         self.last_applied = applied
         self.fresh_ms = float("-inf")  # when the *machine* last held all that was committed; -inf: never yet
         self._led_ms = float("-inf")
@@ -279,7 +286,9 @@ class Replica:
             self._pending_bytes -= sum(map(len, commands))
             name = BatchId(self._node.node_id, self._incarnation, seq, low)
             data = self._machine.seal(name, commands)
-            batch = self._inflight[seq] = Batch(seq, data, waiters, patience_ms=limits.resend_ms)
+            batch = self._inflight[seq] = Batch(
+                seq, data, waiters, patience_ms=limits.resend_ms, made_ms=self._now_ms
+            )
             self._propose(batch)
 
     def _propose(self, batch: Batch) -> None:
@@ -330,6 +339,7 @@ class Replica:
         if batch is None or batch.data != data:  # given up ("unknown"), or only named as ours: a peer lies
             return
         del self._inflight[name.seq]
+        self._on_batch(len(batch.waiters), self._now_ms - batch.made_ms)
         if applied.results is None:
             self._refuse([waiter for waiter in batch.waiters if waiter.ticket is not None], lost_results())
             return

@@ -47,6 +47,7 @@ class Batch:
     data: bytes
     waiters: list[Waiter]
     patience_ms: float  # how long it waits for this leader before it is handed to it again
+    made_ms: float = float("-inf")
     handed: bool = False  # to any leader, ever: from then on its outcome is open until applied
     taken_by: tuple[NodeId | None, int] = (None, 0)  # the leader and term that it was last handed to
     due_ms: float = float("inf")  # when it is handed on again

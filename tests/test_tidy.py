@@ -32,6 +32,7 @@ LAYERS = {
     "kv": 0.0,
     "errors": 0.4,
     "config": 0.5,
+    "tallies": 0.5,
     "ports": 1.0,
     "wire": 1.0,
     "waiting": 1.0,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from raftkv.api.answer import Answer
 from raftkv.api.cluster import ClusterHandlers
 from raftkv.api.kv import KvHandlers
 from raftkv.api.limits import Limits
+from raftkv.api.metrics import MetricsHandlers
 from raftkv.api.pages import PageHandlers
 from raftkv.api.poll import Polls
 from raftkv.api.problem import problem
@@ -54,6 +56,7 @@ _BEGINNINGS = (
     "/v1/cluster",
     "/v1/snapshot",
 )
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
 _LINGER_S = 2.0  # for a body that nobody wants: closed at once, its client would see a reset, and no answer
 _QUIET_S = 0.25  # an idle client asks by then, or its connection may be closed
 _LOOK_S = 0.01
@@ -101,26 +104,44 @@ class Routes:
             leases.PATH: {"GET": leasing.list, "POST": leasing.grant},
             services.PATH: {"GET": listing.list},
             "/v1/watch": {"GET": WatchHandlers(service, machine, limits, streams).watch},
+            "/metrics": {"GET": MetricsHandlers(service, machine).metrics},
             "/livez": {"GET": cluster.livez},
             "/readyz": {"GET": cluster.readyz},
         }
         for methods in self._paths.values():
             if "GET" in methods:
                 methods["HEAD"] = methods["GET"]
+        self._tallies = service.tallies
+        self._log = logger.bind()  # a proxy would be asked for each request
         self.is_draining = False  # each answer is the last on its connection
         self.begun = 0  # requests
         self.ended = 0
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.begun += 1
+        began_s, path = perf_counter(), request.rel_url.raw_path
         try:
             response = await self._respond(request)
         finally:
             self.ended += 1
         if self.is_draining:
             response.force_close()
-        logger.debug("request", method=request.method, path=request.rel_url.raw_path, status=response.status)
+        if isinstance(response, Answer):
+            method = request.method if request.method in _METHODS else "other"
+            self._tallies.requests[method, self._route_of(path)].observe(perf_counter() - began_s)
+        self._log.debug("request", method=request.method, path=path, status=response.status)
         return response
+
+    def _route_of(self, path: str) -> str:
+        """What a request for ``path`` is counted as: one of a few."""
+        if path.startswith(_KEY_PATH):
+            return "/v1/kv/{key}"
+        if path in self._paths:
+            return path
+        for beginning in self._below:
+            if path.startswith(f"{beginning}/"):
+                return f"{beginning}/..."
+        return "other"
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -149,6 +170,7 @@ class Routes:
                 raise _method_not_allowed(request.method, methods)
             return await handler(request)
         except RaftkvError as error:
+            self._tallies.errors[error.code] += 1
             return _last_if_more_may_come(request, problem(error))
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client is gone

@@ -37,6 +37,7 @@ from raftkv.server.worker import Worker
 from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
 from raftkv.storage.segment import EXIT_DAMAGED
+from raftkv.tallies import Tallies
 from raftkv.transport.hello import Identity
 from raftkv.transport.network import PeerNetwork
 from raftkv.transport.snapshots import Incoming
@@ -78,8 +79,13 @@ class NodeProcess:
             group=_GROUP,
             timing=config.timing,
         )
+        self.tallies = Tallies()
         self._replica = Replica(
-            node, self._machine, incarnation=begin.incarnation, applied=begin.applied.index
+            node,
+            self._machine,
+            incarnation=begin.incarnation,
+            applied=begin.applied.index,
+            on_batch=self._on_batch,
         )
         self._disk = Disk(
             begin.wal, loop.call_soon_threadsafe, self._on_disk_failure, on_fsync=self._on_fsync
@@ -102,6 +108,7 @@ class NodeProcess:
             on_fatal=self._on_fatal,
             on_turn=self._on_turn,
             clock=time.monotonic,
+            tallies=self.tallies,
         )
         self._revisions = RevisionWaiters(lambda: self._machine.store.revision)
         self._members = Members(
@@ -140,6 +147,7 @@ class NodeProcess:
             comparing=Comparing(replica=self._replica, machine=self._machine, on_diverged=self._on_fatal),
             hub=self._hub,
             revisions=self._revisions,
+            tallies=self.tallies,
         )
 
     def _make_snapshots(self, begin: start.Start) -> None:
@@ -344,8 +352,13 @@ class NodeProcess:
 
     # -- what is worth a line ------------------------------------------------------------------------------
 
+    def _on_batch(self, commands: int, waited_ms: float) -> None:
+        self.tallies.batch.observe(commands)
+        self.tallies.commit.observe(waited_ms / 1000)
+
     def _on_fsync(self, seconds: float) -> None:
         """Called on the disk's thread."""
+        self.tallies.fsync.observe(seconds)
         if seconds * 1000 > self._config.slow_fsync_ms:
             logger.warning(
                 "slow fsync: writes wait for it, and elections may begin for no reason",

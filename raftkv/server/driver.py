@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import structlog
@@ -23,6 +24,7 @@ from raftkv.kv.machine import Restoring
 from raftkv.ports import Storage, Transport
 from raftkv.replica import Replica
 from raftkv.server.observer import Observer
+from raftkv.tallies import Tallies
 from raftkv.waiting import Answer
 
 logger = structlog.get_logger(__name__)
@@ -44,6 +46,7 @@ class Driver:
         on_fatal: Callable[[BaseException], None],
         on_turn: Callable[[Ready], None] = _nobody,
         clock: Callable[[], float] | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
         """``on_fatal`` is called once if the replica or its disk is broken; from then on nothing happens
         here. ``on_turn`` is told what each turn led to, when it is carried out and applied. ``clock``: the
@@ -57,7 +60,8 @@ class Driver:
         self._on_turn = on_turn
         self._loop = asyncio.get_running_loop()
         self._clock = clock or self._loop.time
-        self._observer = Observer(replica)
+        self._tallies = tallies or Tallies()
+        self._observer = Observer(replica, self._tallies)
         self._turn_due = False
         self._stopped = False
         self._refuse_detail: str | None = None
@@ -186,11 +190,12 @@ class Driver:
         self._turn_due = False
         if self._stopped:
             return
+        began_s = perf_counter()
         try:
             self._replica.tick(self._now_ms())
             ready = self._replica.take_ready()
             self._carry_out(ready)
-            _answer(self._replica.apply(ready))
+            self._apply(ready)
             self._on_turn(ready)
             self._observer.turn()
         except Exception as error:
@@ -199,6 +204,14 @@ class Driver:
         if self._replica.has_more:
             self._wake()
         self._set_timer()
+        self._tallies.turn.observe(perf_counter() - began_s)
+
+    def _apply(self, ready: Ready) -> None:
+        began_s = perf_counter()
+        answers = self._replica.apply(ready)
+        if ready.committed:
+            self._tallies.apply.observe(perf_counter() - began_s)
+        _answer(answers)
 
     def _carry_out(self, ready: Ready) -> None:
         if ready.messages:

@@ -7,7 +7,10 @@ import dataclasses
 import gc
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import perf_counter
+from typing import Any
 
 import structlog
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
@@ -19,6 +22,7 @@ from raftkv.storage.charter import write_charter
 from raftkv.storage.datadir import DataDir
 from raftkv.storage.files import OsFiles
 from raftkv.storage.founding import read_token
+from raftkv.tallies import Tally
 
 logger = structlog.get_logger(__name__)
 
@@ -59,6 +63,26 @@ async def _serve(config: Config) -> None:
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         gc.enable()
-        await process.run()
+        with _timed_collections(process.tallies.gc_pause):
+            await process.run()
     finally:
         data_dir.close()
+
+
+@contextmanager
+def _timed_collections(pauses: Tally) -> Iterator[None]:
+    """Every pass of the garbage collector is observed."""
+    began_s = 0.0
+
+    def look(phase: str, _: dict[str, Any]) -> None:
+        nonlocal began_s
+        if phase == "start":
+            began_s = perf_counter()
+        else:
+            pauses.observe(perf_counter() - began_s)
+
+    gc.callbacks.append(look)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(look)

@@ -29,6 +29,7 @@ from raftkv.server.sending import SnapshotSender
 from raftkv.server.snapshots import Snapshots
 from raftkv.storage.charter import Charter
 from raftkv.storage.disk import Disk
+from raftkv.tallies import Tallies
 from raftkv.transport.network import PeerNetwork
 from raftkv.wire.versions import CHANGING_MEMBERS
 
@@ -54,6 +55,7 @@ class NodeService:
         comparing: Comparing,
         hub: Hub,
         revisions: RevisionWaiters,
+        tallies: Tallies,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -68,6 +70,7 @@ class NodeService:
         self._receiver = receiver
         self.comparing = comparing
         self.hub = hub
+        self.tallies = tallies
         self.stopping = False
         self._started_s = asyncio.get_running_loop().time()
         self.propose = driver.propose  # the hot path: no layer in between

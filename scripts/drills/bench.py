@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import versus
 from harness import DrillError, NodeProcess, run_drill, running_cluster, say
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -211,10 +212,13 @@ def main(arguments: Sequence[str] | None) -> int:
     parser.add_argument(
         "--directory", type=Path, default=None, help="where the temporary data goes; must be a real disk"
     )
+    parser.add_argument("--against", choices=["etcd"], help="compare with it, case by case, in turns")
+    parser.add_argument("--cases", default="", help="with --against: those that this pattern finds")
+    parser.add_argument("--write", action="store_true", help="with --against: into docs/benchmarks.md")
     options = parser.parse_args(arguments)
     if min(options.seconds, options.repetitions, options.connections, options.threads, options.keys) < 1:
         parser.error("numbers must be at least 1")
-    return asyncio.run(play(options))
+    return asyncio.run(versus.play(options) if options.against else play(options))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from raftkv.ports import Backup, PeerView
 from raftkv.server.backup import MachineBackup
 from raftkv.server.queues import Queues
 from raftkv.storage.segment import Owner
+from raftkv.tallies import Tallies
 
 T = TypeVar("T")
 N1, N2 = NodeId("n1"), NodeId("n2")
@@ -94,6 +95,7 @@ class FakeService:
     seq: int = 0
     time_ms: int = 0  # the cluster's
     leads: bool = False
+    tallies: Tallies = field(default_factory=Tallies)
 
     def __post_init__(self) -> None:
         self.hub = Hub(self.machine.store, lambda work: asyncio.get_running_loop().call_soon(work))

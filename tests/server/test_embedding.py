@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from raftkv import Node, RaftkvError, node_config
 from raftkv.config import Config
@@ -129,3 +131,24 @@ async def test_the_documents_example_runs(tmp_path: Path, capsys: pytest.Capture
         await namespace["main"](tmp_path, [next(ports) for _ in range(6)])
     said = capsys.readouterr().out.splitlines()  # and the nodes' log
     assert [line for line in said if line in printed.splitlines()] == printed.splitlines()
+
+
+async def test_a_node_counts_its_work(tmp_path: Path) -> None:
+    (config,) = configs(tmp_path, 1)
+    async with Node(config, Words()) as node, aiohttp.ClientSession() as session:
+        for number in range(3):
+            await propose(node, b"%d" % number)
+        async with session.get(f"{node.url}/metrics") as reply:
+            text = await reply.text()
+    found = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.labels
+    }
+    assert found["raftkv_batch_commands_sum"] >= 3
+    assert found["raftkv_commit_seconds_count"] == found["raftkv_batch_commands_count"] >= 3
+    assert found["raftkv_elections_total"] == found["raftkv_leader_changes_total"] == 1
+    for name in ("turn", "apply", "fsync"):
+        assert found[f"raftkv_{name}_seconds_count"] >= 3
+        assert found[f"raftkv_{name}_seconds_sum"] > 0

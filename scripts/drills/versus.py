@@ -1,0 +1,152 @@
+"""scripts/bench --against etcd: both stores on this machine, in turns, and the floors under them.
+
+A case is measured as A B A B ..., one after the other, so that what wanders in the machine meets all; what
+counts are medians, and the medians of the ratios of turns. Stores that aren't asked stay up, idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import re
+import shutil
+import statistics
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from cases import Case, Figures, Run, all_cases
+from floors import Floors, fdatasync_ms, running_bare, websocket_ms
+from harness import DrillError, say
+from stores import Store, fill, grpc_put, grpc_range, running_etcd, running_raftkv
+from versus_report import plot, table, write_document
+
+SCRIPT = Path(__file__).with_name("store.lua")
+_ERRORS = ("refused", "connect", "read", "write", "timeout")
+_TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client"}
+
+
+async def wrk(addresses: tuple[str, ...], operation: tuple[str, ...], connections: int, seconds: int) -> Run:
+    """``operation``: store.lua's arguments; none: GET / of whatever is there."""
+    threads = min(len(addresses), connections)
+    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
+    command += ["-s", str(SCRIPT), f"http://{addresses[0]}/", "--", *operation]
+    found = await _output(command, {"STORE_ADDRESSES": ",".join(addresses)})
+    lines = [line for line in found.splitlines() if line.startswith('{"requests"')]
+    if not lines:
+        raise DrillError(f"wrk said nothing of its results:\n{found}")
+    result: dict[str, int] = json.loads(lines[-1])
+    failed = sum(result[kind] for kind in _ERRORS)
+    done = result["requests"] - result["refused"]
+    return Run(done / (result["duration_us"] / 1e6), result["p50_us"] / 1e3, result["p99_us"] / 1e3, failed)
+
+
+async def h2load(address: str, case: Case, keys: int, seconds: int, directory: Path) -> Run:
+    """etcd's gRPC, always the same key: h2load sends one body."""
+    assert case.grpc is not None
+    connections, streams = case.grpc
+    body, log = directory / "grpc.body", directory / "grpc.log"
+    key = b"key%05d" % (keys // 2)
+    body.write_bytes(grpc_put(key, b"x" * case.value_bytes) if case.operation == "put" else grpc_range(key))
+    log.unlink(missing_ok=True)
+    method = "Put" if case.operation == "put" else "Range"
+    command = ["h2load", f"-c{connections}", f"-m{streams}", "-t1", f"-D{seconds}", f"--log-file={log}"]
+    command += [f"--data={body}", "-H", "content-type: application/grpc", "-H", "te: trailers"]
+    found = await _output([*command, f"http://{address}/etcdserverpb.KV/{method}"], {})
+    counts = re.search(r"requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", found)
+    if counts is None:
+        raise DrillError(f"h2load said nothing of its results:\n{found}")
+    times_ms = sorted(int(line.split("\t")[2]) / 1e3 for line in log.read_text().splitlines())
+    succeeded, failed = int(counts[1]), int(counts[2]) + int(counts[4])
+    p99_ms = times_ms[len(times_ms) * 99 // 100]
+    return Run(succeeded / seconds, statistics.median(times_ms), p99_ms, failed)
+
+
+async def _output(command: list[str], more: Mapping[str, str]) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, **more}
+    )
+    output = (await process.communicate())[0].decode()
+    if process.returncode != 0:
+        raise DrillError(f"{command[0]} failed (exit {process.returncode}):\n{output}")
+    return output
+
+
+class Match:
+    """The contenders, started, and how each is asked."""
+
+    def __init__(self, stores: Mapping[str, Store], bare: int, directory: Path, options: argparse.Namespace):
+        self._stores = stores
+        self._bare = f"127.0.0.1:{bare}"
+        self._directory = directory
+        self._options = options
+        self._filled_bytes = 0
+
+    async def turn(self, case: Case, contender: str) -> Run:
+        seconds, keys = self._options.seconds, self._options.keys
+        if contender == "grpc":
+            return await h2load(self._stores["etcd"].nodes[0], case, keys, seconds, self._directory)
+        operation = (case.operation, str(keys), str(case.value_bytes))
+        if contender == "bare":
+            return await wrk((self._bare,), ("raftkv", *operation), case.connections, seconds)
+        store = self._stores[contender]
+        return await wrk(store.addresses(case.target), (contender, *operation), case.connections, seconds)
+
+    async def fill(self, value_bytes: int) -> None:
+        if value_bytes != self._filled_bytes:
+            for store in self._stores.values():
+                await fill(store, self._options.keys, value_bytes)
+            self._filled_bytes = value_bytes
+
+    async def floors(self) -> Floors:
+        """The round trip of one HTTP connection is the bare handler's p50."""
+        alone = await wrk((self._bare,), ("raftkv", "stale", "1", "1"), 1, 2)
+        socket_ms = await websocket_ms(int(self._bare.partition(":")[2]))
+        return Floors(fdatasync_ms(self._directory), socket_ms, alone.p50_ms)
+
+
+async def play(options: argparse.Namespace) -> int:
+    for tool, package in _TOOLS.items():
+        if shutil.which(tool) is None:
+            raise DrillError(f"{tool} is not here. Debian, Ubuntu: apt install {package}")
+    cases = [case for case in all_cases() if re.search(options.cases, case.name)]
+    if not cases:
+        names = "\n".join(case.name for case in all_cases())
+        raise DrillError(f"no case matches {options.cases!r}; there are\n{names}")
+    if options.write and importlib.util.find_spec("matplotlib") is None:
+        raise DrillError("--write makes a plot, too, and needs matplotlib: pip install 'matplotlib>=3.8'")
+    cases.sort(key=lambda case: case.value_bytes)
+    root = Path(tempfile.mkdtemp(prefix="raftkv-bench-", dir=options.directory or "/var/tmp"))
+    runs: dict[tuple[Case, str], list[Run]] = {}
+    try:
+        async with AsyncExitStack() as stack:
+            bare = await stack.enter_async_context(running_bare())
+            ours = await stack.enter_async_context(running_raftkv(options.directory))
+            theirs = await stack.enter_async_context(running_etcd(root))
+            versions = {store.name: store.version for store in (ours, theirs)}
+            match = Match({"raftkv": ours, "etcd": theirs}, bare, root, options)
+            floors = [await match.floors()]
+            for case in cases:
+                await match.fill(case.value_bytes)
+                for turn in range(options.repetitions):
+                    for contender in case.contenders if turn % 2 == 0 else reversed(case.contenders):
+                        run = await match.turn(case, contender)
+                        runs.setdefault((case, contender), []).append(run)
+                figures = Figures(runs, floors[0])
+                say("  ".join(table(figures, [case]).splitlines()[2:]))
+            floors.append(await match.floors())
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    figures = Figures(runs, Floors.middle(floors))
+    if options.write:
+        plot(figures, cases)
+        write_document(figures, cases, versions, options)
+    say("\n" + table(figures, cases))
+    failed = sum(run.failed for turns in runs.values() for run in turns)
+    if failed:
+        say(f"FAIL bench: {failed} requests failed; the numbers above don't count")
+    return 1 if failed else 0
