@@ -31,13 +31,16 @@ class RaftkvError(Exception):
         leader: str | None = None,
         retry_after_ms: int | None = None,
         extra: dict[str, object] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
+        """``extra`` and ``headers``: what an answer over HTTP says beside it."""
         super().__init__(detail)
         self.detail = detail
         self.outcome = outcome
         self.leader = leader
         self.retry_after_ms = retry_after_ms
         self.extra = extra or {}
+        self.headers = headers or {}
 
 
 class BadRequest(RaftkvError):

@@ -28,7 +28,6 @@ from raftkv.api.params import (
     ttl_ms,
 )
 from raftkv.api.past import check_not_future, compacted, revision_param
-from raftkv.api.problem import problem
 from raftkv.api.writes import TOKEN_HEADER, Writes, refusal
 from raftkv.errors import BadRequest, ConditionFailed, KeyNotFound, RaftkvError
 from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
@@ -152,7 +151,7 @@ class KvHandlers:
             return Answer(headers, status=304)
         item = self._item_at(key, revision) if revision else store.get(key)
         if item is None:
-            return self._absent(freshness)
+            raise self._absent(freshness)
         headers = common_headers(
             self._service, store.revision, item.content_type or _OCTETS if form is None else form.content_type
         )
@@ -173,12 +172,12 @@ class KvHandlers:
         headers["X-Content-Type-Options"] = "nosniff"
         return Answer(headers, item.value)
 
-    def _absent(self, freshness: Freshness) -> Answer:
+    def _absent(self, freshness: Freshness) -> KeyNotFound:
         """404, which may be as stale as any answer."""
         revision = self._store.revision
         headers = common_headers(self._service, revision, JSON)
         freshness.note(headers)
-        return problem(KeyNotFound("there is no such key", extra={"revision": revision}), headers)
+        return KeyNotFound("there is no such key", extra={"revision": revision}, headers=headers)
 
     def _item_at(self, key: bytes, revision: int) -> Item | None:
         check_not_future(self._store, revision)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import orjson
 
-from raftkv.api.answer import Answer, Headers
+from raftkv.api.answer import Answer
 from raftkv.errors import RaftkvError
 
 PROBLEM_JSON = "application/problem+json"
 
 
-def problem(error: RaftkvError, more: Headers | None = None) -> Answer:
-    """The response for ``error``, with ``more`` headers. ``Retry-After`` only where a retry can't repeat what
-    already happened.
-    """
+def problem(error: RaftkvError) -> Answer:
+    """The response for ``error``. ``Retry-After`` only where a retry can't repeat what already happened."""
     body: dict[str, object] = {
         "type": f"urn:raftkv:error:{error.code}",
         "title": error.title,
@@ -23,7 +21,7 @@ def problem(error: RaftkvError, more: Headers | None = None) -> Answer:
         "code": error.code,
         "outcome": error.outcome.value,
     }
-    headers = {**(more or {}), "Content-Type": PROBLEM_JSON}
+    headers = {**error.headers, "Content-Type": PROBLEM_JSON}
     if error.leader is not None:
         body["leader"] = error.leader
     if error.retry_after_ms is not None:

@@ -173,9 +173,7 @@ def list_services(name: bytes | None, endpoints: tuple[Endpoint, ...], timeout_s
         print_rows(("service",), names, empty="no services", styles={"service": "cyan"})
     else:
         rows = [_cells(each) for each in found.get("instances", ())]
-        print_rows(
-            COLUMNS, rows, empty=f"nobody serves {printable(name)}", styles={"id": "cyan", "address": "green"}
-        )
+        print_rows(COLUMNS, rows, empty=f"nobody serves {printable(name)}", styles=STYLES)
 
 
 @service.command("watch")

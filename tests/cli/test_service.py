@@ -52,7 +52,7 @@ def test_an_instance_is_listed_until_it_is_removed(node: RestNode) -> None:
 
 def test_a_table_on_a_terminal(node: RestNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "on_terminal", lambda: True)
-    assert run(node, "service", "list", "web").output == "no instance of web\n"
+    assert run(node, "service", "list", "web").output == "nobody serves web\n"
     assert run(node, "service", "register", "web", "[red]h:80", "--id", "i1").exit_code == 0
     head, row = run(node, "service", "list", "web").output.splitlines()
     assert (head.split(), row.split()) == (["ID", "ADDRESS", "LEASE", "META"], ["i1", "[red]h:80", "1"])
