@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raftkv.kv import history
+from raftkv.kv import history, token
 from raftkv.kv.commands import (
     Compare,
     Condition,
@@ -131,10 +131,10 @@ def draw(random: Random, driven: Driven, model: Model) -> None:  # noqa: PLR0915
                 changes[other] = None
             model.step(changes)
         case 8:
-            token = f"token{random.randrange(20)}"
-            driven.do(encode_once(token, b"print", encode_increment(b"n", 2)))
-            if token not in model.tokens:
-                model.tokens.add(token)
+            name = f"token{random.randrange(20)}"
+            driven.do(encode_once(name, b"print", encode_increment(b"n", 2)))
+            if name not in model.tokens:
+                model.tokens.add(name)
                 counted = b"%d" % (2 * len(model.tokens))
                 model.step({b"n": model.put(model.now, b"n", counted, None, 0)})
         case _:
@@ -210,6 +210,7 @@ def test_the_machine_does_what_the_model_does(seed: int, monkeypatch: pytest.Mon
             copy = restored(driven.machine)
             assert chunks_of(copy) == chunks_of(driven.machine)
             assert derived(copy) == derived(driven.machine)
+            assert copy.store.history.mark in {None, driven.machine.store.history.mark}  # type: ignore[union-attr]
             driven.machine = copy
     # What the log alone leads to is the same, byte for byte.
     alone = KvMachine()
@@ -266,6 +267,21 @@ def test_an_operation_sees_what_those_before_it_did() -> None:
     assert (deleted.deleted, both.deleted) == (1, 1)
     assert [inner.succeeded for inner in (gone, made, none)] == [False, True, False]
     assert len(driven.machine.store) == 0
+
+
+def test_a_lease_never_gets_the_id_of_another() -> None:
+    driven = Driven()
+    assert [driven.do(encode_grant(500, lease)).lease for lease in (0, 10, 5, 0, 0)] == [1, 10, 5, 11, 12]
+
+
+def test_tokens_that_are_forgotten_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token, "MAX_BYTES", 1000)
+    tokens = token.Tokens()
+    for number in range(20):
+        tokens.add(f"t{number}", token.Outcome(number * token.KEPT_MS, b"print", b"result"))
+        assert tokens.get(f"t{number}") is not None
+        tokens.forget((number + 1) * token.KEPT_MS)
+        assert len(tokens) == 0
 
 
 def test_all_compares_must_hold() -> None:
