@@ -14,7 +14,7 @@ from raftkv.kv.commands import (
     encode_txn,
 )
 from raftkv.kv.results import GetResult, RangeResult, Reason, Rejected, TxnResult
-from tests.kv.test_machine_2 import Driven
+from tests.kv.driven import Driven
 
 VALUE = b"v" * 100
 
