@@ -35,7 +35,14 @@ from raftkv.consensus.types import Entry, Index, Mark, NodeId, Write
 from raftkv.errors import Outcome
 from raftkv.kv.session import BatchId, Sessions
 from raftkv.replica import Replica
-from raftkv.sim import broken_handover, broken_leases, broken_machine, broken_members, broken_snapshots
+from raftkv.sim import (
+    broken_handover,
+    broken_leases,
+    broken_machine,
+    broken_members,
+    broken_reads,
+    broken_snapshots,
+)
 from raftkv.sim.files import SimFile, SimFiles
 from raftkv.sim.run import Report, play
 from raftkv.sim.server import SimServer
@@ -381,5 +388,6 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("pieces of two snapshots mixed", (broken_snapshots.pieces_of_two(),)),
     *(Ablation(name, (broken_members.ALL[name],)) for name in broken_members.NOTICED),
     *(Ablation(name, (patch,)) for name, patch in broken_leases.ALL.items()),
+    *(Ablation(name, (patch,)) for name, patch in broken_reads.ALL.items()),
     *(Ablation(name, patches) for name, patches in broken_machine.ALL.items()),
 )

@@ -8,10 +8,12 @@ is the replay at its revision; what was refused as not applied never happened.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from raftkv.consensus.invariants import InvariantBroken
+from raftkv.consensus.types import Entry
 from raftkv.errors import Outcome, RaftkvError
 from raftkv.kv.commands import Condition, ConditionKind, encode_delete, encode_put
 from raftkv.kv.results import DeleteResult, Malformed, PutResult, Refused
@@ -38,6 +40,7 @@ class Operation:
     began_ms: float
     due_ms: float  # by the server's own clock
     by_lease: bool  # a read for which the leader's lease will do
+    committed: int  # entries, as far as any node knew when it began
     outcome: str = ""  # "ok", "not_applied" or "unknown"; "" while it waits
     request: Request | None = None  # of level 2
 
@@ -59,7 +62,9 @@ class Operation:
 class Clients:
     """``count`` clients, each with one operation at a time."""
 
-    def __init__(self, world: World, plan: Plan, reference: Reference) -> None:
+    def __init__(self, world: World, plan: Plan, reference: Reference, committed: Sequence[Entry]) -> None:
+        """``committed``: what any node knows to be; it grows."""
+        self._committed = committed
         self._world = world
         self._plan = plan
         self._reference = reference
@@ -111,6 +116,7 @@ class Clients:
             self._world.now_ms,
             server.clock_ms + timeout_ms,
             by_lease,
+            len(self._committed),
         )  # fmt: skip
         if not is_read:
             command = self._write(operation)
@@ -245,6 +251,12 @@ class Clients:
             raise InvariantBroken(
                 f"linearizable reads: answered at revision {store.revision}, and {operation.floor} was "
                 "acknowledged before it began"
+            )
+        assert server.replica is not None
+        if server.replica.last_applied < operation.committed:
+            raise InvariantBroken(
+                f"linearizable reads: answered with {server.replica.last_applied} applied, and entry "
+                f"{operation.committed} was committed before it began"
             )
         item = store.get(operation.key)
         found = (0, None) if item is None else (item.mod_revision, item.value)

@@ -81,7 +81,7 @@ class Run:
         self.reference = Reference()
         self.checks = Checks(self.world, disks, committed, self.plan.membership)
         self.network = Network(self.world, self.plan.network, names, self._deliver, self._peer_lost)
-        self.clients = Clients(self.world, self.plan, self.reference)
+        self.clients = Clients(self.world, self.plan, self.reference, committed)
         around = Surroundings(
             self.world, self.plan, self.checks, self.reference, self.network, self._answered, self._ended
         )
