@@ -13,7 +13,9 @@ from tests.replica.harness import Cluster
 
 
 def test_an_answer_slower_than_resending_is_still_taken() -> None:
-    """Else reads would never succeed where the leader takes longer than ``resend_ms``."""
+    """Else reads would never succeed where the leader takes longer than ``resend_ms``. And it vouches for
+    when it was first asked for: what came since may not be in it.
+    """
     cluster = Cluster()
     cluster.elect()
     follower = cluster.followers[0]
@@ -27,13 +29,16 @@ def test_an_answer_slower_than_resending_is_still_taken() -> None:
             send(envelope)
 
     cluster.send = send_slowly  # type: ignore[method-assign]
+    asked_ms = cluster.now_ms
     follower.barrier("r")
+    follower.turn()
     for _ in range(15):
         cluster.advance(100)
         while slow and slow[0][0] <= cluster.now_ms:
             send(slow.pop(0)[1])
         cluster.settle()
     assert follower.answer("r") is None
+    assert follower.replica.vouched_ms == asked_ms
 
 
 def test_a_node_is_as_fresh_as_what_it_has_applied() -> None:
