@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from raftkv.testing.cluster import port_range
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 START_DEADLINE_S = 30
 pytestmark = [
@@ -29,7 +31,8 @@ def curl_lines() -> list[str]:
 
 def free_ports(count: int) -> int:
     """The first of ``count`` neighbouring ports that are free, and whose neighbours 1000 above are, too."""
-    for first in range(21_000, 30_000, count):
+    low, high = port_range()
+    for first in range(low, high - 1000 - count, count):
         try:
             for port in (*range(first, first + count), *range(first + 1000, first + 1000 + count)):
                 with socket.socket() as probe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import random
 import shutil
 import signal
@@ -26,6 +27,7 @@ HOST = "127.0.0.1"
 # Below the range that systems hand out for outgoing connections: one of those could take the port of a node
 # that is down.
 _PORTS = (20_000, 32_000)
+_SHARES = 4  # of them, for processes that run tests side by side
 _START_DEADLINE_S = 60.0
 _STOP_DEADLINE_S = 15.0
 _LOOK_S = 0.05
@@ -214,12 +216,22 @@ def _planned(count: int, directory: Path, options: Sequence[str]) -> list[LocalN
     ]
 
 
+def port_range() -> tuple[int, int]:
+    """From where to before where ports are chosen. Workers of pytest-xdist have each their own: between the
+    choice of a port and its use another process may choose it, too.
+    """
+    low, high = _PORTS
+    share = (high - low) // _SHARES
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+    return low + worker * share, low + (worker + 1) * share
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of this machine that nobody listens on now."""
     found: list[int] = []
     chance = random.SystemRandom()  # others on this machine choose, too
     while len(found) < count:
-        port = chance.randrange(*_PORTS)
+        port = chance.randrange(*port_range())
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

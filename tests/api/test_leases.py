@@ -7,6 +7,7 @@ import pytest
 
 from raftkv.errors import NoQuorum
 from raftkv.kv.commands import encode_put, encode_tick
+from raftkv.kv.lease import MAX_CHOSEN_ID
 from tests.api.client import Connection
 from tests.api.node import RestNode
 
@@ -72,7 +73,7 @@ def test_an_id_of_ones_own(client: Connection) -> None:
 
 def test_no_id_leaves_later_leases_without_one_that_can_be_said(client: Connection) -> None:
     """The ids that the store gives go on from the largest there was."""
-    largest = 2**52 - 1
+    largest = MAX_CHOSEN_ID
     assert grant(client, b'{"ttl": "30s", "id": %d}' % largest) == largest
     assert client.request("POST", f"/v1/leases/{grant(client)}/keepalive").status == 200
     for beyond in (largest + 1, 2**53 - 1, 2**53):

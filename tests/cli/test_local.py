@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from raftkv.testing.cluster import port_range
+
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 20.0
 LOCAL = """
@@ -30,7 +32,8 @@ main(prog_name="raftkv")
 def free_ports(count: int) -> int:
     """The first of ``count`` consecutive ports that are free, and so are those 1000 above."""
     for _ in range(100):
-        first = random.randrange(20_000, 30_000)
+        low, high = port_range()
+        first = random.randrange(low, high - 1_000 - count)
         try:
             for port in range(first, first + count):
                 for number in (port, port + 1_000):

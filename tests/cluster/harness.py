@@ -12,9 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,12 +25,11 @@ from urllib.parse import quote
 
 import aiohttp
 
+from raftkv.testing.cluster import free_ports
+
 POLL_S = 0.02
 DEADLINE_S = 30.0
 STOP_DEADLINE_S = 15.0
-# Below the range that the system hands out for outgoing connections: one of those could take the port of a
-# node that is down.
-PORTS = (20_000, 32_000)
 PAGE_KEYS = 1_000
 # The only events that may carry a traceback: a node that stops because of it.
 FATAL_EVENT = "this node stops"
@@ -292,20 +289,3 @@ def make_nodes(directory: Path, size: int, options: Sequence[str] = ()) -> list[
         Node(name, ports[i], port, directory / name, directory / f"{name}.log", cluster, tuple(options))
         for i, (name, port) in enumerate(peers.items())
     ]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
-    found: list[int] = []
-    chance = random.SystemRandom()  # others on this machine choose, too
-    while len(found) < count:
-        port = chance.randrange(*PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found

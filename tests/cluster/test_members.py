@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.harness import VERDICT, Cluster, Node, Reply, free_ports, running
+from raftkv.testing.cluster import free_ports
+from tests.cluster.harness import VERDICT, Cluster, Node, Reply, running
 from tests.cluster.load import Book, Load
 
 pytestmark = pytest.mark.cluster

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.harness import Cluster, Node, free_ports, running
+from raftkv.testing.cluster import free_ports
+from tests.cluster.harness import Cluster, Node, running
 from tests.cluster.load import Book, Load
 from tests.cluster.test_members import add, all_vote, newcomer
 

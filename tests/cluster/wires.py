@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-from tests.cluster.harness import Cluster, Node, free_ports, running
+from raftkv.testing.cluster import free_ports
+from tests.cluster.harness import Cluster, Node, running
 
 
 class End(Protocol):

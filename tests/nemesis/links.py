@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
-from tests.cluster.harness import free_ports
+from raftkv.testing.cluster import free_ports
 from tests.cluster.wires import Wire
 from tests.nemesis.places import Place
 from tests.nemesis.plan import Ability

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.harness import free_ports
+from raftkv.testing.cluster import free_ports
 
 
 @dataclass(slots=True, eq=False)

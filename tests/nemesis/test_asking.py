@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from raftkv.testing.cluster import free_ports
 from raftkv.verify.history import (
     Action,
     Condition,
@@ -31,7 +32,6 @@ from raftkv.verify.history import (
     Result,
     Written,
 )
-from tests.cluster.harness import free_ports
 from tests.nemesis.asking import Connection, Unexpected, perform
 from tests.nemesis.notes import Note, read_notes, write_note
 from tests.nemesis.roaming import Worker, leaves

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 
 from raftkv.consensus.messages import Envelope, HeartbeatReply, Message
 from raftkv.consensus.types import GroupId, NodeId, Term
+from raftkv.testing.cluster import free_ports
 from raftkv.transport.hello import LINK_PATH, Identity
 from raftkv.transport.limits import LinkLimits
 from raftkv.transport.network import PeerNetwork
@@ -144,13 +143,8 @@ def pair(**settings: Any) -> tuple[Node, Node]:
 
 
 def free_port() -> int:
-    """One that nobody listens on now, below those that the system gives to who connects."""
-    chance = random.SystemRandom()
-    while True:
-        port = chance.randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    """One that nobody listens on now."""
+    return free_ports(1)[0]
 
 
 @asynccontextmanager
