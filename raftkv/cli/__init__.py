@@ -39,6 +39,7 @@ COMMANDS = {
     "wal": "raftkv.cli.wal:wal",
     "verify": "raftkv.cli.verify:verify",
     "simulate": "raftkv.cli.simulate:simulate",
+    "bench": "raftkv.cli.bench:bench",
     "completion": "raftkv.cli.completion:completion",
 }
 

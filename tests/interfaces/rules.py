@@ -222,7 +222,7 @@ WITHOUT_A_MAJORITY = (
 )
 
 # What only the command line has. serve runs the nodes; local is in tests/cli/test_local and test_real,
-# simulate, which takes its time, in tests/sim; bench isn't there yet.
+# simulate, which takes its time, in tests/sim; bench in tests/cli/test_bench.py.
 COMMANDS = (
     Row(
         "raftkv verify HISTORY.jsonl",
