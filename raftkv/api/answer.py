@@ -6,6 +6,7 @@ long: a third of all that a read costs. See docs/decisions.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -49,28 +50,34 @@ class Answer(web.StreamResponse):
     def force_close(self) -> None:
         self._closes = True
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        """Write it. Raises ConnectionResetError where nobody is there any more."""
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client is gone")
-        self._closes = self._closes or not request.keep_alive
+    def send(
+        self, transport: asyncio.WriteTransport, *, is_head: bool = False, says_alive: bool = False
+    ) -> None:
+        """``is_head``: to a HEAD; ``says_alive``: to a client whose connections end unless they are told."""
         body = self._whole_body
         head = f"{_STATUS_LINES[self._answer_status]}{self._head}{_date_line(int(time.time()))}"
         # The length is that of a GET's answer, which isn't known here without a body (RFC 9110 section 8.6).
-        if body or (self._answer_status != HTTPStatus.NOT_MODIFIED and request.method != "HEAD"):
+        if body or (self._answer_status != HTTPStatus.NOT_MODIFIED and not is_head):
             head += f"Content-Length: {len(body)}\r\n"
         if self._closes:
             head += "Connection: close\r\n"
-        elif request.version == HttpVersion10:
+        elif says_alive:
             head += "Connection: keep-alive\r\n"
         head += "\r\n"
-        if request.method == "HEAD" or not body:
+        if is_head or not body:
             transport.write(head.encode())
         elif len(body) <= _JOINED_BYTES:
             transport.write(head.encode() + body)
         else:
             transport.writelines((head.encode(), body))
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        """Send it. Raises ConnectionResetError where nobody is there any more."""
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        self._closes = self._closes or not request.keep_alive
+        self.send(transport, is_head=request.method == "HEAD", says_alive=request.version == HttpVersion10)
         writer = request.writer
         await writer.drain()
         return writer

@@ -34,7 +34,7 @@ class Freshness:
             headers["Raftkv-Staleness-Ms"] = str(round(self.staleness_ms))
 
 
-_LINEARIZABLE = Freshness("linearizable", None)
+LINEARIZABLE = Freshness("linearizable", None)
 
 
 async def await_consistency(service: Service, limits: Limits, params: Mapping[str, bytes]) -> Freshness:
@@ -43,7 +43,7 @@ async def await_consistency(service: Service, limits: Limits, params: Mapping[st
     """
     if not params:  # the hot path
         await service.barrier(timeout_ms(params, limits.request_timeout_ms, limits.max_request_timeout_ms))
-        return _LINEARIZABLE
+        return LINEARIZABLE
     level = choice_of(params, "consistency", _LEVELS)
     timeout = timeout_ms(params, limits.request_timeout_ms, limits.max_request_timeout_ms)
     oldest_ms = duration_of(params, "max_staleness", _MAX_STALENESS_MS)

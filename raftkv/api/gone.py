@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 async def while_connected(request: web.BaseRequest, work: Coroutine[Any, Any, T]) -> T:
     """What ``work`` returns. It is cancelled when the client closes its connection."""
-    connection: Any = request.protocol  # an ``app._Connection``
+    connection: Any = request.protocol  # an ``connection.Connection``
     task = asyncio.ensure_future(work)
     if request.transport is None:
         task.cancel()

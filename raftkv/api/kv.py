@@ -7,9 +7,10 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from multidict import MultiMapping
 
 from raftkv.api import poll
-from raftkv.api.answer import Answer
+from raftkv.api.answer import Answer, Headers
 from raftkv.api.body import whole_body
 from raftkv.api.consistency import CONSISTENCY_PARAMS, Freshness, await_consistency, common_headers
 from raftkv.api.envelope import envelope, key_fields
@@ -63,7 +64,7 @@ class KvHandlers:
         key = parse_key(raw_key, self._limits.max_key_bytes)
         params, timeout = self._write_params(request, _PUT_PARAMS)
         condition = condition_of(request.headers, params)
-        content_type = self._content_type(request)
+        content_type = content_type_of(request.headers)
         has_lease = "lease" in params or "ttl" in params
         lease, lasts_ms = _lease_of(params) if has_lease else (0, 0)
         value, timeout = await whole_body(request, self._limits.max_value_bytes, timeout, "the value")
@@ -78,6 +79,10 @@ class KvHandlers:
             if self._writes.exceeds_quota(adds_bytes):
                 await self._writes.check_quota(adds_bytes, timeout)
             result = await self._service.propose(command, timeout)
+        return self.written(key, result, condition)
+
+    def written(self, key: bytes, result: Any, condition: Condition | None = None) -> Answer:
+        """What a put is answered, of the machine's ``result``."""
         if not isinstance(result, PutResult):
             raise self._refusal(result, condition)
         body = {
@@ -112,13 +117,6 @@ class KvHandlers:
             params, self._limits.request_timeout_ms, self._limits.max_request_timeout_ms
         )
 
-    def _content_type(self, request: web.BaseRequest) -> str | None:
-        content_type = request.headers.get("Content-Type")
-        if content_type is None or content_type == _FORM:
-            return None
-        check_content_type(content_type)
-        return content_type
-
     def _refusal(self, result: Any, condition: Condition | None) -> RaftkvError:
         if isinstance(result, Refused):
             now = f"is at revision {result.mod_revision}" if result.mod_revision else "doesn't exist"
@@ -152,9 +150,31 @@ class KvHandlers:
         item = self._item_at(key, revision) if revision else store.get(key)
         if item is None:
             raise self._absent(freshness)
-        headers = common_headers(
-            self._service, store.revision, item.content_type or _OCTETS if form is None else form.content_type
-        )
+        if condition is not None and not holds(condition, item.mod_revision):
+            if condition.kind in (ConditionKind.EXISTS, ConditionKind.REVISION_IN):
+                raise self._refusal(Refused(item.mod_revision, store.revision), condition)
+            headers = self._item_headers(item, freshness, JSON)
+            del headers["Content-Type"]
+            return Answer(headers, status=304)
+        if form is not None:
+            headers = self._item_headers(item, freshness, form.content_type)
+            return Answer(headers, form.dump(envelope(key, item, form.fields)))
+        return self._raw(item, freshness)
+
+    def read(self, key: bytes, freshness: Freshness) -> Answer:
+        """The key as it is now, raw. Raises ``KeyNotFound``."""
+        item = self._store.get(key)
+        if item is None:
+            raise self._absent(freshness)
+        return self._raw(item, freshness)
+
+    def _raw(self, item: Item, freshness: Freshness) -> Answer:
+        headers = self._item_headers(item, freshness, item.content_type or _OCTETS)
+        headers["X-Content-Type-Options"] = "nosniff"
+        return Answer(headers, item.value)
+
+    def _item_headers(self, item: Item, freshness: Freshness, content_type: str) -> Headers:
+        headers = common_headers(self._service, self._store.revision, content_type)
         headers["ETag"] = f'"{item.mod_revision}"'
         headers["Raftkv-Create-Revision"] = str(item.create_revision)
         headers["Raftkv-Mod-Revision"] = str(item.mod_revision)
@@ -162,15 +182,7 @@ class KvHandlers:
         if item.lease:
             headers["Raftkv-Lease"] = str(item.lease)
         freshness.note(headers)
-        if condition is not None and not holds(condition, item.mod_revision):
-            if condition.kind in (ConditionKind.EXISTS, ConditionKind.REVISION_IN):
-                raise self._refusal(Refused(item.mod_revision, store.revision), condition)
-            del headers["Content-Type"]
-            return Answer(headers, status=304)
-        if form is not None:
-            return Answer(headers, form.dump(envelope(key, item, form.fields)))
-        headers["X-Content-Type-Options"] = "nosniff"
-        return Answer(headers, item.value)
+        return headers
 
     def _absent(self, freshness: Freshness) -> KeyNotFound:
         """404, which may be as stale as any answer."""
@@ -185,6 +197,15 @@ class KvHandlers:
             return self._store.get_at(key, revision)
         except Compacted as error:
             raise compacted(error) from None
+
+
+def content_type_of(headers: MultiMapping[str]) -> str | None:
+    """Of the value in a request. Raises ``BadRequest``."""
+    content_type = headers.get("Content-Type")
+    if content_type is None or content_type == _FORM:
+        return None
+    check_content_type(content_type)
+    return content_type
 
 
 def _envelope_form(params: Mapping[str, bytes], accept: str) -> Form | None:
