@@ -23,18 +23,23 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" fo
 _JOINED_BYTES = 64 << 10  # a larger body isn't copied to stand behind its head
 
 
+def lines_of(headers: Mapping[str, str]) -> str:
+    """As they are sent. Raises ValueError where one would end its line."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        raise ValueError(f"a header has a line break in it: {dict(headers)}")
+    return lines
+
+
 class Answer(web.StreamResponse):
     """Complete as it is made: nothing but ``force_close`` changes it. For any request method."""
 
-    def __init__(self, headers: Mapping[str, str], body: bytes = b"", status: int = 200) -> None:
-        """``headers``: all but Content-Length, Date and Connection. Raises ValueError where one of them would
-        end its line.
+    def __init__(self, head: Mapping[str, str] | str, body: bytes = b"", status: int = 200) -> None:
+        """``head``: the headers, or their lines (``lines_of``); all but Content-Length, Date and Connection.
+        Raises ValueError where a header would end its line.
         """
         # NB: not the superclass's, which would make what nothing here uses.
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-        self._head = "".join(lines)
-        if self._head.count("\n") != len(lines) or self._head.count("\r") != len(lines):
-            raise ValueError(f"a header has a line break in it: {dict(headers)}")
+        self._head = head if isinstance(head, str) else lines_of(head)
         self._answer_status = status
         self._whole_body = body
         self._closes = False

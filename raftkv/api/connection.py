@@ -100,6 +100,11 @@ class Connection(web.RequestHandler):
 
     # -- the rest ------------------------------------------------------------------------------------------
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # A body's reader calls this with every piece. Where nothing is paused, there is nothing to do.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         for task in self.when_lost:

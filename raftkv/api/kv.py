@@ -10,9 +10,16 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from raftkv.api import poll
-from raftkv.api.answer import Answer, Headers
+from raftkv.api.answer import Answer
 from raftkv.api.body import whole_body
-from raftkv.api.consistency import CONSISTENCY_PARAMS, Freshness, await_consistency, common_headers
+from raftkv.api.consistency import (
+    CONSISTENCY_PARAMS,
+    Freshness,
+    await_consistency,
+    common_headers,
+    common_lines,
+    type_line,
+)
 from raftkv.api.envelope import envelope, key_fields
 from raftkv.api.form import IN_JSON, IN_MSGPACK, JSON, MSGPACK, Form
 from raftkv.api.limits import Limits
@@ -41,6 +48,7 @@ from raftkv.ports import Service
 
 _FORM = "application/x-www-form-urlencoded"  # what curl sends unasked; means nothing
 _OCTETS = "application/octet-stream"
+_JSON_LINE = type_line(JSON)
 _WRITE_PARAMS = ("timeout", "if_revision", "if_absent")
 _PUT_PARAMS = (*_WRITE_PARAMS, "ttl", "lease")
 _READ_PARAMS = (*CONSISTENCY_PARAMS, "format", "revision", *poll.PARAMS)
@@ -93,9 +101,9 @@ class KvHandlers:
         }
         if result.lease:
             body["lease"] = result.lease
-        headers = common_headers(self._service, result.revision, JSON)
-        headers["ETag"] = f'"{result.revision}"'
-        return Answer(headers, orjson.dumps(body) + b"\n", 201 if result.created else 200)
+        revision = result.revision
+        head = f'{_JSON_LINE}{common_lines(self._service, revision)}ETag: "{revision}"\r\n'
+        return Answer(head, orjson.dumps(body) + b"\n", 201 if result.created else 200)
 
     async def delete(self, request: web.BaseRequest, raw_key: str) -> Answer:
         key = parse_key(raw_key, self._limits.max_key_bytes)
@@ -153,12 +161,10 @@ class KvHandlers:
         if condition is not None and not holds(condition, item.mod_revision):
             if condition.kind in (ConditionKind.EXISTS, ConditionKind.REVISION_IN):
                 raise self._refusal(Refused(item.mod_revision, store.revision), condition)
-            headers = self._item_headers(item, freshness, JSON)
-            del headers["Content-Type"]
-            return Answer(headers, status=304)
+            return Answer(self._item_lines(item, freshness), status=304)
         if form is not None:
-            headers = self._item_headers(item, freshness, form.content_type)
-            return Answer(headers, form.dump(envelope(key, item, form.fields)))
+            head = type_line(form.content_type) + self._item_lines(item, freshness)
+            return Answer(head, form.dump(envelope(key, item, form.fields)))
         return self._raw(item, freshness)
 
     def read(self, key: bytes, freshness: Freshness) -> Answer:
@@ -169,20 +175,21 @@ class KvHandlers:
         return self._raw(item, freshness)
 
     def _raw(self, item: Item, freshness: Freshness) -> Answer:
-        headers = self._item_headers(item, freshness, item.content_type or _OCTETS)
-        headers["X-Content-Type-Options"] = "nosniff"
-        return Answer(headers, item.value)
+        head = type_line(item.content_type or _OCTETS) + self._item_lines(item, freshness)
+        return Answer(head + "X-Content-Type-Options: nosniff\r\n", item.value)
 
-    def _item_headers(self, item: Item, freshness: Freshness, content_type: str) -> Headers:
-        headers = common_headers(self._service, self._store.revision, content_type)
-        headers["ETag"] = f'"{item.mod_revision}"'
-        headers["Raftkv-Create-Revision"] = str(item.create_revision)
-        headers["Raftkv-Mod-Revision"] = str(item.mod_revision)
-        headers["Raftkv-Version"] = str(item.version)
-        if item.lease:
-            headers["Raftkv-Lease"] = str(item.lease)
-        freshness.note(headers)
-        return headers
+    def _item_lines(self, item: Item, freshness: Freshness) -> str:
+        """All of the head but the type."""
+        _, created, modified, version, _, lease = item
+        lease_line = f"Raftkv-Lease: {lease}\r\n" if lease else ""
+        return (
+            f"{common_lines(self._service, self._store.revision)}"
+            f'ETag: "{modified}"\r\n'
+            f"Raftkv-Create-Revision: {created}\r\n"
+            f"Raftkv-Mod-Revision: {modified}\r\n"
+            f"Raftkv-Version: {version}\r\n"
+            f"{lease_line}{freshness.lines()}"
+        )
 
     def _absent(self, freshness: Freshness) -> KeyNotFound:
         """404, which may be as stale as any answer."""

@@ -50,7 +50,7 @@ class Plain:
 
     def take(self, connection: Connection, message: Any, payload: Any) -> bool:
         target = _TARGET.fullmatch(message.path)
-        if target is None or message.should_close or message.upgrade or message.version != HttpVersion11:
+        if target is None or message.should_close or message.version != HttpVersion11:
             return False
         name, level = target.groups()
         headers = message.headers
