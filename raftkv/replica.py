@@ -211,8 +211,9 @@ class Replica:
         """See ``Node.snapshot_ended``."""
         self._node.snapshot_ended(peer)
 
-    def persisted(self, mark: Mark) -> None:
-        self._node.persisted(mark)
+    def persisted(self, mark: Mark) -> bool:
+        """See ``Node.persisted``."""
+        return self._node.persisted(mark)
 
     def take_ready(self) -> Ready:
         """End the turn: hand on what clients asked for, and take what the node has to say."""
@@ -293,8 +294,8 @@ class Replica:
 
     @property
     def _max_inflight(self) -> int:
-        """How many batches may be under way before the next: what could still grow waits for less company, for
-        what a batch costs (frames, an fsync, turns) it costs on every node.
+        """How many batches may be under way for one more to follow. One that has room for more waits for
+        fewer, since what a batch costs (frames, an fsync, turns) it costs on every node.
         """
         limits = self._limits
         if len(self._pending) >= limits.max_batch_commands or self._pending_bytes >= limits.max_batch_bytes:
