@@ -62,7 +62,9 @@ class MemberWishes:
     @property
     def due_ms(self) -> float:
         """When ``pump`` must be called at the latest."""
-        return min((min(each.deadline_ms, each.ask_due_ms) for each in self._wishes), default=float("inf"))
+        if not self._wishes:  # nearly always
+            return float("inf")
+        return min(min(each.deadline_ms, each.ask_due_ms) for each in self._wishes)
 
     def add(self, change: Change, force: bool, ticket: Any, deadline_ms: float) -> None:
         """``ticket`` is answered with the index at which it is as wished, or a ``RaftkvError``.
@@ -76,6 +78,8 @@ class MemberWishes:
     def pump(self, now_ms: float) -> list[Answer]:
         """At a turn's end: ask who must be asked, and return the answers that are due."""
         self._now_ms = now_ms
+        if not (self._wishes or self._answers):
+            return []
         routed = (self._node.leader, self._node.current_term)
         for wish in list(self._wishes):
             if now_ms >= wish.deadline_ms:

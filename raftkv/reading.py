@@ -47,9 +47,11 @@ class Reading:
 
     def ask(self, now_ms: float) -> float:
         """Ask the leader, if there is one and somebody waits. When to look again whether it has answered."""
+        if self.group is None and not self.waiting:
+            return float("inf")
         if self._node.leader is None:
             return float("inf")
-        if self.group is None and self.waiting:
+        if self.group is None:
             self.group = ReadGroup(self._next_id, self.waiting)
             self.waiting = []
         group = self.group

@@ -157,6 +157,8 @@ class Changes:
 
     def _note_rounds(self, leader: Leader) -> None:
         core = self._core
+        if not (core.membership.learners or leader.learning):
+            return
         last, now_ms = core.log.last_index, core.now_ms
         # NB: we may be one ourselves: whom a later membership made a learner may lead until it is committed.
         learners = [each.node for each in core.membership.learners if each.node != core.node_id]

@@ -125,17 +125,18 @@ class Core:
 
     def take_membership(self) -> Membership | None:
         """The membership in force, if it isn't the one that it was at the last turn's end."""
-        if self.membership == self._announced:
+        membership = self.membership
+        if membership is self._announced or membership == self._announced:  # nearly always the former
             return None
-        self._announced = self.membership
-        return self._announced
+        self._announced = membership
+        return membership
 
     def take_write(self) -> tuple[Write | None, Mark]:
         """What changed since the last turn and must become durable, and the mark of having it so."""
-        hard_state = HardState(self.current_term, self.voted_for)
         mark = Mark(self.current_term, self.log.last_index)
         if not self.has_write:
             return None, mark
+        hard_state = HardState(self.current_term, self.voted_for)
         entries = (
             () if self._first_unwritten is None else self.log.slice(self._first_unwritten, max_bytes=1 << 62)
         )
@@ -151,5 +152,6 @@ class Core:
         return (
             self._first_unwritten is not None
             or self.installed is not None
-            or HardState(self.current_term, self.voted_for) != self._written
+            or self.current_term != self._written.current_term
+            or self.voted_for != self._written.voted_for
         )

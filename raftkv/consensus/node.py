@@ -44,7 +44,7 @@ from raftkv.consensus.messages import (
 from raftkv.consensus.reads import Reads
 from raftkv.consensus.ready import ChangeReply, ReadGrant, Ready
 from raftkv.consensus.replication import Replication
-from raftkv.consensus.roles import Follower, Leader, ReadRequest
+from raftkv.consensus.roles import Candidate, Follower, Leader, ReadRequest
 from raftkv.consensus.snapshots import Snapshots
 from raftkv.consensus.transfer import Transfers
 from raftkv.consensus.types import (
@@ -154,18 +154,26 @@ class Node(Asking):
         elif isinstance(role, Follower) and role.leader == peer:
             self._election.leader_lost()
 
-    def persisted(self, mark: Mark) -> None:
-        """The write with ``mark`` is durable. One of an older term says nothing about now (the ABA race)."""
+    def persisted(self, mark: Mark) -> bool:
+        """The write with ``mark`` is durable. One of an older term says nothing about now (the ABA race).
+
+        Returns whether a turn is due: nothing else may follow from it before something comes in.
+        """
         core = self._core
         if mark.term != core.current_term:
-            return
+            return False
         core.vote_pending = False
         if isinstance(core.role, Leader):
             core.role.durable_index = max(core.role.durable_index, mark.index)
-            if not self._replication.maybe_commit(core.role):
-                self._replication.settle(core.role)
-        elif self._election.own_vote_durable():
+            if self._replication.maybe_commit(core.role):
+                return True
+            self._replication.settle(core.role)
+            return False
+        if not isinstance(core.role, Candidate):
+            return False
+        if self._election.own_vote_durable():
             self._begin_term()
+        return True
 
     def compact(self, index: Index) -> None:
         """A durable snapshot covers the log up to ``index``: forget that much. Who is further behind will be
@@ -214,7 +222,7 @@ class Node(Asking):
         if installed is not None:
             self._handed_index = installed.index
         # NB: a promise of a term that ended within this turn is void; what it covered may be cut already.
-        promises = tuple(each for each in core.promises if each.term == core.current_term)
+        promises = tuple([each for each in core.promises if each.term == core.current_term])
         committed: tuple[Entry, ...] = ()
         if self._handed_index < core.commit_index:
             committed = core.log.slice(

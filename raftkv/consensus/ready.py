@@ -32,7 +32,7 @@ class Ready:
     2. ``write`` is made durable; writes complete first in, first out.
     3. ``promises`` leave only when this Ready's write *and every write before it* is durable. With no write
        here and none under way, that is at once.
-    4. then ``Node.persisted(mark)`` is called, if there was a write.
+    4. then ``Node.persisted(mark)`` is called, if there was a write; it says whether a turn is due.
     5. the machine becomes that of the snapshot ``installed``, if there is one: all before it is in it.
     6. ``committed`` is applied in log order; it need not wait for this node's own disk, since a majority has
        it.

@@ -166,10 +166,10 @@ class Driver:
             return
         try:
             self._transport.send(self._promised.popleft())
-            self._replica.persisted(ready.mark)
+            if self._replica.persisted(ready.mark):
+                self._wake()
         except Exception as error:
             self._fail(error)
-        self._wake()
 
     def _on_timer(self) -> None:
         self._observer.woke(late_ms=(self._loop.time() - self._timer_due_s) * 1000)

@@ -2,8 +2,9 @@
 
 What it models: appended bytes are only in the page cache until ``sync``; names only until
 ``sync_directory``. ``kill`` ends the process: the page cache stays. ``crash`` cuts the power: of what wasn't
-synced, each 512-byte sector is there or reads as zeros, and the file may end anywhere. A failed ``sync``
-marks its pages clean (ext4, XFS): readable until the power goes, but no later sync writes them.
+synced, each 512-byte sector is there or reads as zeros, and the file may end anywhere; either way, zeros may
+follow where a file is made larger than what is appended. A failed ``sync`` marks its pages clean (ext4, XFS):
+readable until the power goes, but no later sync writes them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from random import Random
 from raftkv.storage.files import LockHeldError
 
 SECTOR_BYTES = 512
+MAX_AHEAD_BYTES = 3 * SECTOR_BYTES + 100  # enough to be seen, and cheap
 
 
 class PowerCut(BaseException):
@@ -42,6 +44,7 @@ class Inode:
     durable: bytearray = field(default_factory=bytearray)
     dirty: list[tuple[int, int]] = field(default_factory=list)  # ranges that the next sync writes
     synced_bytes: int = 0  # how much of it a sync confirmed
+    ahead_bytes: int = 0  # it is larger than what was appended, by zeros that are seen when nobody appends
     is_flipped: bool = False  # a bit of that was
 
     def write_back(self, ranges: list[tuple[int, int]]) -> None:
@@ -61,9 +64,17 @@ class Inode:
             if tear is Tear.SECTORS:
                 self.durable.extend(bytes(max(0, len(self.cached) - len(self.durable))))
             else:
-                del self.durable[random.randint(before, max(before, len(self.durable))) :]
+                cut = random.randint(before, max(before, len(self.durable)))
+                if self.ahead_bytes:  # its size was durable before: no sector is cut
+                    cut = max(before, cut - cut % SECTOR_BYTES)
+                del self.durable[cut:]
         self.cached = bytearray(self.durable)
         self.dirty = []
+
+    def abandon(self) -> None:
+        """Who appended to it is dead."""
+        self.cached.extend(bytes(self.ahead_bytes))
+        self.ahead_bytes = 0
 
 
 def split(start: int, end: int) -> list[tuple[int, int]]:
@@ -99,6 +110,7 @@ class SimFile:
         if data:
             inode.dirty.append((start, start + len(data)))
         if error:
+            inode.ahead_bytes = 0  # nor could it be made larger
             raise OSError(error, os.strerror(error))
 
     def sync(self) -> None:
@@ -113,7 +125,9 @@ class SimFile:
         inode.synced_bytes = len(inode.durable)
 
     def close(self) -> None:
-        self._closed = True
+        self._closed = (
+            True  # NB: what was ahead is given back, but not durably: after a crash it is there again
+        )
 
     def _use(self) -> None:
         if self._closed or self._life != self._files.life:
@@ -171,6 +185,8 @@ class SimFiles:
         self.life += 1
         self.fuse = -1
         self._locked.clear()
+        for inode in self._inodes():
+            inode.abandon()
 
     def crash(self, tear: Tear) -> None:
         """The power goes. Names are as after any of the changes since they were last synced."""
@@ -261,9 +277,9 @@ class SimFiles:
     def open(self, path: Path) -> SimReadFile:
         return SimReadFile(self, self._inode(path))
 
-    def create(self, path: Path) -> SimFile:
+    def create(self, path: Path, *, ahead_bytes: int = 0) -> SimFile:
         self.step()
-        inode = Inode()
+        inode = Inode(ahead_bytes=min(ahead_bytes, MAX_AHEAD_BYTES))
         self._change({**self._names, path: inode})
         return SimFile(self, inode)
 
@@ -295,6 +311,12 @@ class SimFiles:
         if path not in self._names:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         return self._names[path]
+
+    def _inodes(self) -> set[Inode]:
+        """Of all names that are there, or may be there again after a crash."""
+        return {
+            inode for names in (self._names, self._durable_names, *self._changes) for inode in names.values()
+        }
 
     def _change(self, names: dict[Path, Inode]) -> None:
         self._names = names

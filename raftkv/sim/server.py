@@ -343,8 +343,8 @@ class SimServer(Process):
     def _on_durable(self, ready: Ready) -> None:
         assert self.replica is not None
         self._send_promises(self._promised.popleft())
-        self.replica.persisted(ready.mark)
-        self.wake()
+        if self.replica.persisted(ready.mark):
+            self.wake()
 
     def _send_promises(self, promises: Sequence[Envelope]) -> None:
         self._around.checks.promises_leave(self.name, promises)

@@ -17,6 +17,9 @@ a batch that starts at B in the last segment:
    zero when it was written, and only if more than those are all zeros now, which no single bad byte can do,
    is it torn.
 
+Files are made larger before they are filled (files.py), so zeros alone after a whole batch are the end, in
+any segment: what should stand there, the next segment's first batch number tells.
+
 In a segment that isn't the last, or in a segment's first batch, nothing can be torn: both were durable before
 anything else happened. Everything here is read-only.
 """
@@ -68,7 +71,7 @@ class SegmentScan:
 
     @property
     def torn_bytes(self) -> int:
-        return len(self.data) - self.valid_bytes
+        return len(self.data) - self.valid_bytes if self.torn else 0
 
     def batches(self) -> Iterator[Batch]:
         """The whole batches in order. Raises ``StartError`` at damage, ends at a torn one."""
@@ -81,6 +84,8 @@ class SegmentScan:
                     records.append(record)
                     offset = record.end
             except BadRecordError as bad:
+                if self._is_end(bad):
+                    return
                 if not self._is_torn(bad):
                     raise damaged(self.path, bad.offset, bad.problem.value) from None
                 self.torn = bad
@@ -104,6 +109,14 @@ class SegmentScan:
             return decode_commit(record)
         except UnknownFormatError as unknown:
             raise newer(self.path, record.offset, str(unknown)) from None
+
+    def _is_end(self, bad: BadRecordError) -> bool:
+        """Does nothing but zeros stand after the last whole batch?"""
+        return (
+            bad.offset == self.valid_bytes
+            and self.next_batch != self.header.first_batch
+            and self.data.count(b"\0", bad.offset) == len(self.data) - bad.offset
+        )
 
     def _is_torn(self, bad: BadRecordError) -> bool:
         """The rules above. Raises ``StartError`` where what comes after X proves damage."""

@@ -48,6 +48,7 @@ from raftkv.storage.segment import (
 from raftkv.storage.track import Track
 
 SEGMENT_BYTES = 16 << 20
+AHEAD_BYTES = 1 << 20
 
 
 class GroupState(NamedTuple):
@@ -323,7 +324,7 @@ class Wal:
         """Make ``content`` the file at ``_path``, all or nothing, durable; go on appending to it."""
         temporary = self._path.with_name(self._path.name + TEMPORARY_SUFFIX)
         try:
-            self._file = self._files.create(temporary)
+            self._file = self._files.create(temporary, ahead_bytes=AHEAD_BYTES)
             self._file.append(content)
             self._file.sync()
             self._files.rename(temporary, self._path)

@@ -45,13 +45,13 @@ class Reluctant(OsFiles):
         self.goes_on.set()
         self.begun: list[str] = []
 
-    def create(self, path: Path) -> AppendFile:
+    def create(self, path: Path, *, ahead_bytes: int = 0) -> AppendFile:
         if path.name.startswith("snapshot-"):
             self.begun.append(path.name)
             assert self.goes_on.wait(DEADLINE_S)
             if self.is_full:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().create(path)
+        return super().create(path, ahead_bytes=ahead_bytes)
 
 
 def config_of(directory: Path, **fields: Any) -> Config:

@@ -13,7 +13,7 @@ from raftkv.consensus.messages import (
     RequestVote,
     RequestVoteReply,
 )
-from raftkv.consensus.types import Index, Term
+from raftkv.consensus.types import Index, NodeId, Term
 from raftkv.errors import NoQuorum, Outcome
 from raftkv.kv.results import PutResult
 from tests.server.rig import Heartbeat, Rig, append, outcome
@@ -145,6 +145,40 @@ async def test_what_comes_in_one_pass_is_one_turn() -> None:
     await rig.complete()
     await rig.hear("n2", AppendEntriesReply(Index(2)))
     assert [outcome(ticket) for ticket in tickets] == [PutResult(i, 1) for i in range(1, 101)]
+
+
+@in_virtual_time
+async def test_a_durable_write_that_decides_nothing_costs_no_turn() -> None:
+    follower, leader = Rig("n1", "n2", "n3"), Rig("n1", "n2", "n3")
+    await follower.hear("n2", append(1, 3))
+    before = follower.replica.turns
+    await follower.complete()
+    assert follower.sent(AppendEntriesReply) == [AppendEntriesReply(Index(3))]
+    assert follower.replica.turns == before
+    await leader.lead()
+    leader.put()
+    await settle()
+    before = leader.replica.turns
+    await leader.complete()
+    assert leader.replica.turns == before, "a majority is still to come"
+    await leader.hear("n2", AppendEntriesReply(Index(2)))
+    assert leader.replica.turns == before + 1
+
+
+@in_virtual_time
+async def test_a_candidate_that_has_counted_itself_knows_when_to_ask_again() -> None:
+    rig = Rig("n1", "n2", "n3")
+    await rig.hear("n2", append(1, 1))
+    await rig.complete()
+    rig.driver.on_peer_lost(NodeId("n2"))
+    await advance(10)
+    await rig.hear("n3", PreVoteReply(Term(2), granted=True))
+    await advance(20)  # no timer is left but that of the election
+    await rig.complete()
+    assert rig.sent(RequestVote) != []
+    rig.events.clear()
+    await advance(100)
+    assert rig.sent(PreVote) != [], "long before an election timeout: its leader's link broke"
 
 
 @in_virtual_time

@@ -217,7 +217,7 @@ def test_a_value_that_imitates_the_log_does_not_make_a_torn_batch_look_damaged()
         assert refusal(files).exit_code == 65
 
 
-def test_garbage_after_the_last_batch_is_refused_and_zeros_are_torn() -> None:
+def test_garbage_after_the_last_batch_is_refused_and_zeros_are_the_end() -> None:
     """What a crash leaves is a prefix with zeros in it, never something else."""
     files = small_log(write(entry(3)))
     path, data, _ = last_batch(files)
@@ -225,7 +225,35 @@ def test_garbage_after_the_last_batch_is_refused_and_zeros_are_torn() -> None:
     assert refusal(files).exit_code == 65
     files.put(path, data + bytes(5000))
     _, recovered = open_wal(files)
-    assert (indexes(recovered), recovered.dropped_tail_bytes) == ([1, 2, 3], 5000)
+    assert (indexes(recovered), recovered.dropped_tail_bytes) == ([1, 2, 3], 0)
+
+
+@pytest.mark.parametrize("zeros", [1, 19, 20, 31, 512, 5000])
+def test_zeros_after_a_whole_batch_are_the_end_of_any_segment(zeros: int) -> None:
+    files = FaultyFiles()
+    wal, _ = open_wal(files, segment_bytes=600)
+    for index in range(1, 7):
+        wal.commit([write(entry(index))])
+    paths = sorted(files.paths)
+    assert len(paths) > 2
+    for path in paths:
+        files.put(path, files.read(path) + bytes(zeros))
+    _, recovered = open_wal(files, segment_bytes=600)
+    assert (indexes(recovered), recovered.dropped_tail_bytes) == ([1, 2, 3, 4, 5, 6], 0)
+
+
+def test_zeros_where_batches_were_are_no_end_while_a_later_segment_tells_of_them() -> None:
+    files = FaultyFiles()
+    wal, _ = open_wal(files, segment_bytes=600)
+    for index in range(1, 7):
+        wal.commit([write(entry(index))])
+    path = min(files.paths)
+    data = files.read(path)
+    starts = [record.end for record, _ in find_commits(data, HEADER_BYTES, decode_header(data, path).salt)]
+    assert len(starts) > 1
+    for start in starts[:-1]:
+        files.put(path, data[:start] + bytes(len(data) - start))
+        assert refusal(files).exit_code == 65
 
 
 def sealed(data: bytes, record: bytes, batch: int, salt: int, records: int = 1) -> bytes:
