@@ -23,6 +23,8 @@ class ReplicaLimits:
     max_batch_bytes: int = 256 << 10  # of commands; one larger command still goes alone
     # handed on and not yet applied; what comes meanwhile makes the next batch larger
     max_inflight_batches: int = 4
+    # as long as so many are, only a batch that has no room for more is handed on
+    max_inflight_unfilled: int = 2
     max_batch_span: int = (
         1_000  # batches begun since the oldest one under way: what the session table may hold
     )
