@@ -84,14 +84,14 @@ def bytes_of(document: Mapping[str, Any], name: str) -> bytes | None:
     encoded = document.get(f"{name}_base64")
     if encoded is None:
         value = document.get(name)
+        if isinstance(value, str):
+            try:
+                return value.encode()
+            except UnicodeEncodeError:
+                raise BadRequest(f"{name} isn't valid text; give {name}_base64") from None
         if value is None or isinstance(value, bytes):
             return value
-        if not isinstance(value, str):
-            raise BadRequest(f"{name} must be text; what isn't goes into {name}_base64")
-        try:
-            return value.encode()
-        except UnicodeEncodeError:
-            raise BadRequest(f"{name} isn't valid text; give {name}_base64") from None
+        raise BadRequest(f"{name} must be text; what isn't goes into {name}_base64")
     if name in document:
         raise BadRequest(f"give {name} or {name}_base64, not both")
     try:

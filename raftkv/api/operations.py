@@ -6,7 +6,7 @@ field is refused. Raises ``BadRequest`` and ``TooLarge``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from raftkv.api.form import bytes_of
@@ -17,11 +17,13 @@ from raftkv.kv.commands import (
     Compare,
     Relation,
     Target,
+    encode_batch_of,
     encode_delete,
     encode_delete_range,
     encode_get,
     encode_increment,
     encode_put,
+    encode_puts,
     encode_range,
     encode_txn,
 )
@@ -75,6 +77,40 @@ class Encoder:
         otherwise = [self.operation(each, depth) for each in _objects(document, "else")]
         return encode_txn(compares, then, otherwise)
 
+    def batch(self, documents: Sequence[Mapping[str, Any]]) -> bytes:
+        """Operations each for itself."""
+        puts = self._plain_puts(documents)
+        if puts is not None:
+            return encode_puts(puts)
+        return encode_batch_of([self.operation(each) for each in documents])
+
+    def _plain_puts(self, documents: Sequence[Mapping[str, Any]]) -> list[tuple[bytes, bytes]] | None:
+        """The keys and values where all ``documents`` are puts of text that can be done, with nothing else
+        said, as nearly all are; None: they must be looked at one by one.
+        """
+        if len(documents) > self._max_operations:
+            return None
+        max_key_bytes, max_value_bytes = self._limits.max_key_bytes, self._limits.max_value_bytes
+        puts = []
+        adds_bytes = 0
+        for document in documents:
+            fields = document.get("put")
+            if len(document) != 1 or type(fields) is not dict or len(fields) != 2:
+                return None
+            key, value = fields.get("key"), fields.get("value")
+            if type(key) is not str or type(value) is not str:
+                return None
+            try:
+                put = key.encode(), value.encode()
+            except UnicodeEncodeError:
+                return None
+            if not 0 < len(put[0]) <= max_key_bytes or not put[0][0] or len(put[1]) > max_value_bytes:
+                return None
+            adds_bytes += len(put[0]) + len(put[1])
+            puts.append(put)
+        self.adds_bytes = adds_bytes
+        return puts
+
     def operation(self, document: Mapping[str, Any], depth: int = -1) -> bytes:
         """``depth``: how many transactions it stands in, but one."""
         self._count()
@@ -104,6 +140,7 @@ class Encoder:
         if len(value) > self._limits.max_value_bytes:
             limit = self._limits.max_value_bytes
             raise TooLarge(f"a value has {len(value)} bytes; at most {limit} are allowed")
+        self.adds_bytes += len(key) + len(value)
         content_type = fields.get("content_type")
         if content_type is not None:
             check_content_type(content_type)
@@ -111,7 +148,6 @@ class Encoder:
             raise BadRequest("give lease or ttl, not both")
         lease = _number(fields, "lease", 0, 1, MAX_ID)
         lasts_ms = ttl_ms(fields["ttl"]) if "ttl" in fields else 0
-        self.adds_bytes += len(key) + len(value)
         return encode_put(key, value, content_type, lease=lease, ttl_ms=lasts_ms)
 
     def _get(self, fields: Mapping[str, Any]) -> bytes:
@@ -172,8 +208,8 @@ def named(document: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     if "op" in document:
         name, fields = document["op"], {field: value for field, value in document.items() if field != "op"}
     elif len(document) == 1:
-        name, fields = next(iter(document.items()))
-    if not isinstance(name, str) or name not in _FIELDS or not isinstance(fields, Mapping):
+        ((name, fields),) = document.items()
+    if not isinstance(name, str) or name not in _FIELDS or not isinstance(fields, dict):
         raise BadRequest(f'an operation is like {{"put": {{...}}}}; there are {", ".join(_FIELDS)}')
     return name, fields
 
@@ -206,7 +242,7 @@ def check_end(end: bytes | None) -> None:
 
 def _objects(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     found = document.get(name, [])
-    if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise BadRequest(f"{name} must be a list of objects")
     return found
 

@@ -42,21 +42,31 @@ def outcomes(
 ) -> list[dict[str, Any]]:
     """One for each operation of ``documents``; ``revision``: that all of them have, if they have one."""
     pairs = zip(documents, results, strict=True)
-    return [_outcome(*named(document), result, fields, revision) for document, result in pairs]
+    return [
+        _put_outcome(result, revision)
+        if type(result) is PutResult
+        else _outcome(*named(document), result, fields, revision)
+        for document, result in pairs
+    ]
+
+
+def _put_outcome(result: PutResult, revision: int | None) -> dict[str, Any]:
+    done_at, version, lease = result
+    told: dict[str, Any] = {
+        "revision": done_at if revision is None else revision,
+        "version": version,
+        "created": version == 1,
+    }
+    if lease:
+        told["lease"] = lease
+    return {"put": told}
 
 
 def _outcome(
     name: str, asked: Mapping[str, Any], result: Any, fields: Fields, revision: int | None
 ) -> dict[str, Any]:
-    """``{"put": {...}}`` and the like, or ``{"error": {"code", "detail"}}``."""
+    """``{"get": {...}}`` and the like, or ``{"error": {"code", "detail"}}``."""
     match result:
-        case PutResult():
-            told: dict[str, Any] = {
-                "revision": result.revision if revision is None else revision,
-                "version": result.version,
-                "created": result.created,
-            }
-            return {name: told | {"lease": result.lease} if result.lease else told}
         case GetResult():
             key = bytes_of(asked, "key") or b""
             return {name: {"item": None if result.item is None else envelope(key, result.item, fields)}}

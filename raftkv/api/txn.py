@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -17,7 +16,7 @@ from raftkv.api.outcomes import outcomes, txn_outcome
 from raftkv.api.params import parse_query, timeout_ms
 from raftkv.api.writes import Writes
 from raftkv.errors import BadRequest
-from raftkv.kv.commands import encode_batch_of, encode_compact
+from raftkv.kv.commands import encode_compact
 from raftkv.ports import Service
 
 _PARAMS = ("timeout",)
@@ -45,10 +44,10 @@ class TxnHandlers:
         operations = document.get("ops")
         if document.keys() != {"ops"} or not isinstance(operations, list):
             raise BadRequest('the body must be like {"ops": [{"put": {...}}, ...]}')
-        if not all(isinstance(each, Mapping) for each in operations):
+        if not all(isinstance(each, dict) for each in operations):
             raise BadRequest("each operation must be an object")
         encoder = Encoder(self._limits, self._limits.max_batch_operations)
-        command = encode_batch_of([encoder.operation(each) for each in operations])
+        command = encoder.batch(operations)
         result = await self._writes.propose(
             request.headers, command, left_ms, feature="transactions", adds_bytes=encoder.adds_bytes
         )

@@ -9,7 +9,7 @@ Opcodes from 3 on, and a PUT with a lease or a time to live, are of machine leve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -148,6 +148,11 @@ def encode_txn(compares: Sequence[Compare], then: Sequence[bytes], otherwise: Se
 
 def encode_batch_of(commands: Sequence[bytes]) -> bytes:
     return b"\x92\x0a" + _spliced(commands)
+
+
+def encode_puts(puts: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A batch of puts of keys and values, without anything else; all in one call, for there may be many."""
+    return bytes(_packer.pack((10, [(1, key, value, None, None) for key, value in puts])))
 
 
 def encode_once(token: str, fingerprint: bytes, command: bytes) -> bytes:

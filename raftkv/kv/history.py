@@ -14,7 +14,7 @@ garbage collection looks at the blocks and once at each new tuple; a tuple of by
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from operator import itemgetter
 from zlib import crc32
@@ -75,19 +75,25 @@ class History:
 
     # -- what happens --------------------------------------------------------------------------------------
 
-    def append(self, revision: int, key: bytes, old: bytes | None, new: bytes | None) -> None:
-        """``revision`` is that of the last change, or above it."""
+    def extend(self, changes: Iterable[Change]) -> None:
+        """``changes`` are in order; the first one's revision is that of the last change here, or above it."""
         # NB: runs for every write on every node.
-        if self._room <= 0 and self._last[-1][0] != revision:
-            self._next_block(revision)
-        self._last.append((revision, key, old, new))
-        if new is None:
-            self._room -= len(key) + _TUPLE_BYTES
-            self.checksum = crc32(key, self.checksum ^ revision & 0xFFFFFFFF)
-            self._deleted.setdefault(key, []).append(revision)
-        else:
-            self._room -= len(key) + len(new) + _TUPLE_BYTES
-            self.checksum = crc32(new, crc32(key, self.checksum))
+        last, room, checksum = self._last, self._room, self.checksum
+        for change in changes:
+            revision, key, _, new = change
+            if room <= 0 and last[-1][0] != revision:
+                self._room, self.checksum = room, checksum
+                self._next_block(revision)
+                last, room = self._last, self._room
+            last.append(change)
+            if new is None:
+                room -= len(key) + _TUPLE_BYTES
+                checksum = crc32(key, checksum ^ revision & 0xFFFFFFFF)
+                self._deleted.setdefault(key, []).append(revision)
+            else:
+                room -= len(key) + len(new) + _TUPLE_BYTES
+                checksum = crc32(new, crc32(key, checksum))
+        self._room, self.checksum = room, checksum
 
     def _next_block(self, revision: int) -> None:
         self.mark = self._last[-1][0], self.checksum

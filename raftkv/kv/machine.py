@@ -33,10 +33,13 @@ from raftkv.kv.results import (
 from raftkv.kv.session import BatchId, decode_batch, encode_batch
 from raftkv.kv.snapshot import Export, Restore
 from raftkv.kv.state import State
+from raftkv.kv.store import Put
 from raftkv.kv.token import Outcome
 from raftkv.kv.txn import ReadRoom, Txn, Undone, check_condition, has_bool
 
-_PUT, _DELETE = int(Opcode.PUT), int(Opcode.DELETE)
+_PUT = int(Opcode.PUT)
+_NOT_IN_BATCH = tuple(map(int, (Opcode.BATCH, Opcode.ONCE, Opcode.LEVEL)))
+_tuple = tuple.__new__
 _FREED_BUCKETS = 4  # with each batch; about half a millisecond
 
 
@@ -124,7 +127,7 @@ class KvMachine(State):
             self._pass_time(time_ms)
         if not self.sessions.admit(batch):
             return Applied(batch, None)
-        return Applied(batch, [self._execute(command) for command in commands])
+        return Applied(batch, self._execute_all(commands))
 
     def incarnation(self, node: str) -> int:
         """The latest run of ``node`` that a batch was applied from; 0: none ever was."""
@@ -171,12 +174,47 @@ class KvMachine(State):
             self.store.keyless.clear()
         return len(keys)
 
-    def _execute(self, command: Any, room: ReadRoom | None = None) -> Result:
+    def _execute_all(self, commands: list[Any], room: ReadRoom | None = None) -> list[Result]:
+        """``commands`` in order. ``room``: of the batch that they stand in."""
         # NB: the bytes come from our own handlers, but an entry is forever: check before anything changes.
         # Plain comparisons, for this runs for every operation on every node (match over the enum took twice
-        # as long).
-        if type(command) is not list or not command or type(command[0]) is not int:
-            return Malformed("unknown command")  # NB: True == 1 == 1.0, but neither is an opcode
+        # as long), and puts that follow on each other are done together.
+        results: list[Result] = []
+        puts: list[Put] = []
+        for command in commands:
+            if type(command) is list and len(command) == 5:
+                opcode, key, value, content_type, condition = command
+                if (
+                    opcode == _PUT
+                    and type(opcode) is int  # NB: True == 1 == 1.0, but neither is an opcode
+                    and type(key) is bytes
+                    and type(value) is bytes
+                    and (content_type is None or type(content_type) is str)
+                    and condition is None
+                ):
+                    puts.append((key, value, content_type))
+                    continue
+            if puts:
+                results += self._put_all(puts)
+                puts = []
+            results.append(self._execute(command, room))
+        if puts:
+            results += self._put_all(puts)
+        return results
+
+    def _put_all(self, puts: list[Put]) -> list[PutResult]:
+        store = self.store
+        first = store.revision + 1
+        versions = store.put_all(puts)
+        if store.keyless:
+            self._forget_own()
+        # NB: by a call of the class, they would take twice the time.
+        return [_tuple(PutResult, (revision, version, 0)) for revision, version in enumerate(versions, first)]
+
+    def _execute(self, command: Any, room: ReadRoom | None = None) -> Result:
+        objection = _objection(command, in_batch=room is not None)
+        if objection:
+            return Malformed(objection)
         result = self._execute_plain(command)
         if result is None:
             result = self._execute_other(command, room or ReadRoom())
@@ -185,28 +223,22 @@ class KvMachine(State):
         return result
 
     def _execute_plain(self, command: list[Any]) -> Result | None:
-        """A put or delete; None: it is another command."""
-        opcode = command[0]
-        if opcode == _PUT and len(command) == 5:
-            _, key, value, content_type, condition = command
-            if (
-                type(key) is bytes
-                and type(value) is bytes
-                and (content_type is None or type(content_type) is str)
-            ):
+        """A put or delete of the first level; None: it is another command."""
+        match command:
+            case [Opcode.PUT, bytes(key), bytes(value), None | str() as content_type, condition]:
                 refused = None if condition is None else self._check(key, condition)
                 if refused is not None:
                     return refused
                 version = self.store.put(key, value, content_type)
                 return PutResult(self.store.revision, version)
-        elif opcode == _DELETE and len(command) == 3 and type(command[1]) is bytes:
-            key, condition = command[1], command[2]
-            refused = None if condition is None else self._check(key, condition)
-            if refused is not None:
-                return refused
-            deleted = self.store.delete(key)
-            return DeleteResult(int(deleted), self.store.revision)
-        return None
+            case [Opcode.DELETE, bytes(key), condition]:
+                refused = None if condition is None else self._check(key, condition)
+                if refused is not None:
+                    return refused
+                deleted = self.store.delete(key)
+                return DeleteResult(int(deleted), self.store.revision)
+            case _:
+                return None
 
     def _check(self, key: bytes, condition: Any) -> Refused | Malformed | None:
         return check_condition(condition, self.store.mod_revision(key), self.store.revision)
@@ -227,8 +259,8 @@ class KvMachine(State):
         match command:
             case [Opcode.BATCH, list(commands)]:
                 room = ReadRoom()
-                results = tuple(self._execute_in_batch(each, room) for each in commands)
-                return BatchResult(results, self.store.revision)
+                results = self._execute_all(commands, room)
+                return BatchResult(tuple(results), self.store.revision)
             case [Opcode.ONCE, str(token), bytes(fingerprint), list(inner)] if inner[:1] != [Opcode.ONCE]:
                 return self._execute_once(token, fingerprint, inner)
             case [Opcode.TICK]:
@@ -256,11 +288,6 @@ class KvMachine(State):
                 return Done(self.store.revision)
             case _:
                 return Malformed("a level that this machine doesn't have")
-
-    def _execute_in_batch(self, command: Any, room: ReadRoom) -> Result:
-        if isinstance(command, list) and command[:1] in ([Opcode.BATCH], [Opcode.ONCE], [Opcode.LEVEL]):
-            return Malformed("unknown command in a batch")
-        return self._execute(command, room)
 
     def _execute_once(self, token: str, fingerprint: bytes, command: list[Any]) -> Result:
         self.tokens.forget(self.time_ms)
@@ -300,3 +327,12 @@ class KvMachine(State):
     def _no_such_lease(self, lease: int) -> Rejected:
         detail = f"there is no lease {lease}; it may have ended"
         return Rejected(Reason.NO_SUCH_LEASE, detail, self.store.revision)
+
+
+def _objection(command: Any, *, in_batch: bool) -> str:
+    """Why ``command`` can't be one; "" where it may be."""
+    if type(command) is not list or not command:
+        return "unknown command"
+    if in_batch and command[0] in _NOT_IN_BATCH:
+        return "unknown command in a batch"
+    return "" if type(command[0]) is int else "unknown command"

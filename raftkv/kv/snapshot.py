@@ -278,7 +278,7 @@ class Restore(Generic[Machine]):
                     check_row(row, revision)
             if new is None and former is None:
                 raise ValueError("a change of the history that changes nothing")
-            history.append(revision, key, former, new)
+            history.extend([(revision, key, former, new)])
             last[key], before = new, revision
         history.checksum = checksum
         history.time_ms = self._machine.time_ms

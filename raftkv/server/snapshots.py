@@ -43,7 +43,10 @@ ENTRY_BYTES = 64  # what an entry costs beside its data, on the disk
 
 _SHARE = 0.2  # of the loop's time
 _COMPACTED_ENTRIES = 4_000  # at once; a millisecond or two
-_MAX_HELD_BOUNDS = 4  # the log waits for a snapshot's way to a follower until it is so many times the bound
+# Between two snapshots the log grows by as much as the last one took, from one bound to so many: else a large
+# machine's would be written many times for each byte that clients write.
+_MAX_INTERVAL_BOUNDS = 4
+_MAX_HELD_BOUNDS = 8  # the log waits for a snapshot's way to a follower until it is so many times the bound
 
 
 class LogDisk(Protocol):
@@ -101,7 +104,7 @@ class Snapshots:
         self._on_fatal = on_fatal
         log = replica.node.log
         kept = log.slice(Index(log.boundary.index + 1), 1 << 62, replica.last_applied)
-        self._log = _Log(_data_bytes(kept), due_bytes=bound_bytes)
+        self._log = _Log(_data_bytes(kept), due_bytes=self._interval_bytes)
         self._task: asyncio.Task[Taken | SnapshotFailed] | None = None
         self._stopped = False
         self.longest_step_ms = 0.0
@@ -120,6 +123,11 @@ class Snapshots:
         log.grown_bytes += size_bytes + ENTRY_BYTES * len(ready.committed)
         if log.grown_bytes >= log.due_bytes:
             self._begin()
+
+    @property
+    def _interval_bytes(self) -> int:
+        bound = self._bound_bytes
+        return min(max(bound, self.newest.size_bytes), _MAX_INTERVAL_BOUNDS * bound)
 
     async def take(self) -> Taken:
         """A durable snapshot of what is applied now, or the one that is being taken already.
@@ -163,7 +171,6 @@ class Snapshots:
         try:
             taken = await self._take()
             log.grown_bytes = max(0, log.grown_bytes - grown_bytes)
-            log.due_bytes = self._bound_bytes
             await self.keep(taken)
             return taken
         except asyncio.CancelledError:
@@ -227,6 +234,7 @@ class Snapshots:
         """
         if taken.meta.index >= self.newest.meta.index:
             self.newest = taken
+            self._log.due_bytes = self._interval_bytes
         await self._compact(taken.meta.index)
         await self._worker.do(lambda: self._files.keep_newest(KEPT))
         kept = await self._worker.do(self._files.metas)

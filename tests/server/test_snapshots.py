@@ -44,6 +44,22 @@ async def test_one_is_taken_each_time_the_log_has_grown_by_the_bound(tmp_path: P
         assert entries < 200
 
 
+@pytest.mark.parametrize("keys", [25, 50])
+async def test_a_large_machine_is_not_written_over_and_over(tmp_path: Path, keys: int) -> None:
+    files = Reluctant()
+    async with lone(tmp_path, files, snapshot_bytes=10_000) as node:
+        await node.fill(1, keys, value_bytes=1_000)
+        taken = await node.snapshots.take()
+        assert keys * 1_000 < taken.size_bytes
+        begun = files.begun.copy()
+        due_bytes = min(taken.size_bytes, 40_000)
+        while node.snapshots.status()["log_grown_bytes"] < due_bytes - 2_000:
+            await node.fill(1, 1, value_bytes=1_000)
+            assert files.begun == begun, "the log has not grown by what the last one took"
+        await node.fill(1, 3, value_bytes=1_000)
+        await until(lambda: len(files.begun) > len(begun))
+
+
 async def test_growth_counts_across_a_restart(tmp_path: Path) -> None:
     for _ in range(3):
         async with lone(tmp_path, snapshot_bytes=20_000) as node:
@@ -128,7 +144,7 @@ async def test_a_log_that_grew_far_beyond_the_bound_does_not_wait_for_a_follower
     async with lone(tmp_path, snapshot_bytes=4_000) as node:
         await node.fill(1, 10)
         with node.snapshots.hold(NO_SNAPSHOT):
-            await node.fill(1, 200)
+            await node.fill(1, 400)
             await until(lambda: node.replica.node.log.boundary.index > 0)
 
 
