@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cases import CONNECTIONS, GOALS, Case, Figures
 from harness import DrillError
+from stores import STAGES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PICTURE = DOCUMENT.with_name("benchmarks.png")
@@ -86,11 +87,15 @@ def write_document(
         f"{time.strftime('%Y-%m-%d')}; {_processor()}, {os.cpu_count()} cores shared by stores and load, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}; "
         f"{', '.join(' '.join(each) for each in versions.items())}; {options.repetitions} turns "
-        f"of {options.seconds} s each, {options.keys:,} keys; load average at the end "
-        f"{os.getloadavg()[0]:.1f}.\n"
+        f"of {options.seconds} s each, {options.keys:,} keys ({_growths(options.keys)} where they grow); "
+        f"load average at the end {os.getloadavg()[0]:.1f}.\n"
     )
     parts = [said, floors_text(figures), goals(figures), tables(figures, cases), f"![]({PICTURE.name})\n"]
     DOCUMENT.write_text(before + begin + "\n" + "\n".join(parts) + "\n" + end + after)
+
+
+def _growths(keys: int) -> str:
+    return " and ".join(f"{keys * entry.growth:,}" for entry in STAGES["keys"].values())
 
 
 def _processor() -> str:
