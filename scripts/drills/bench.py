@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="bench", description="PUT and linearizable GET by wrk against the leader"
     )
-    parser.add_argument("--seconds", type=int, default=10, help="of one run")
+    parser.add_argument("--seconds", type=int, help="of one run; 10, with --against 3")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1, help="of wrk")
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each kind; the median counts")
@@ -217,8 +217,13 @@ def main(arguments: Sequence[str] | None) -> int:
     )
     parser.add_argument("--against", choices=["etcd"], help="compare with it, case by case, in turns")
     parser.add_argument("--cases", default="", help="with --against: those that this pattern finds")
+    parser.add_argument(
+        "--only-goals", action="store_true", help="with --against: the cases that there is a goal for"
+    )
     parser.add_argument("--write", action="store_true", help="with --against: into docs/benchmarks.md")
     options = parser.parse_args(arguments)
+    if options.seconds is None:
+        options.seconds = 3 if options.against else 10
     if min(options.seconds, options.repetitions, options.connections, options.threads, options.keys) < 1:
         parser.error("numbers must be at least 1")
     return asyncio.run(versus.play(options) if options.against else play(options))

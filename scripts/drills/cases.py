@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from statistics import median
 
 from floors import Floors
+from stores import BATCH, STAGES
 
 SMALL, MIDDLE, LARGE = 64, 1 << 10, 64 << 10  # bytes of a value
-BATCH = 100  # as in store.lua
 CONNECTIONS = (1, 16, 64, 256)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``operation``: of store.lua. ``grpc``: (connections, streams on each) of etcd's own protocol beside it,
-    as many in flight; None: without.
+    """``operation``: of store.lua, or of ``PACED``. ``grpc``: (connections, streams on each) of etcd's own
+    protocol beside it, as many in flight; None: without. ``stage``: of ``stores``.
     """
 
     operation: str
@@ -24,18 +24,20 @@ class Case:
     target: str = "leader"
     value_bytes: int = SMALL
     grpc: tuple[int, int] | None = None
+    stage: str = "stores"
 
     @property
     def name(self) -> str:
         size = "" if self.value_bytes == SMALL else f", {self.value_bytes >> 10} KiB"
-        return f"{NAMES[self.operation]}{size}, {self.connections}, {self.target}"
+        return f"{NAMES[self.operation]}{size}, {self.connections}, {self.target}{_SETTINGS[self.stage]}"
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        """Who does this: store.lua's stores, "bare" for the bare handler, "grpc"."""
+        """Who does this: the stage's stores, "bare" for the bare handler, "grpc"."""
+        _, other = STAGES[self.stage]
         return (
             "raftkv",
-            *(() if self.operation == "lease" else ("etcd",)),
+            *(() if self.operation in ("lease", "snapshot") else (other,)),
             *(() if self.grpc is None else ("grpc",)),
             *(("bare",) if self.operation == "stale" and self.connections == 64 else ()),
         )
@@ -48,7 +50,11 @@ NAMES = {
     "stale": "GET stale",
     "mixed": "90 % GET, 10 % PUT",
     "batch": f"batch of {BATCH} puts",
+    "half": "PUT at half load",
+    "snapshot": "PUT at half load during a snapshot",
 }
+PACED = frozenset({"half", "snapshot"})  # at half the rate at which so many connections have just put
+_SETTINGS = {"stores": "", "nodes": "; five nodes", "keys": "; ten times the keys"}
 _IN_FLIGHT = {1: (1, 1), 64: (8, 8), 128: (16, 8)}
 
 
@@ -67,7 +73,8 @@ def all_cases() -> list[Case]:
     cases += [
         Case(operation, 64, value_bytes=size) for operation in ("put", "get") for size in (MIDDLE, LARGE)
     ]
-    return [*cases, Case("batch", 16)]
+    cases += [Case("batch", 16), Case("half", 64), Case("put", 64, stage="nodes")]
+    return [*cases, *(Case(operation, 64, stage="keys") for operation in ("put", "get", "snapshot"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,46 +116,64 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``found`` gives the figure; None where a case of it wasn't measured."""
+    """``measure`` gives the figure to be compared with ``least``; None where the case wasn't measured."""
 
     name: str
     least: float
-    found: Callable[[Figures], float | None]
+    case: Case
+    measure: Callable[[Figures, Case], float | None]
 
 
-def _ratio(case: Case, contender: str = "etcd") -> Callable[[Figures], float | None]:
-    return lambda figures: figures.ratio(case, contender)
+def _by(contender: str) -> Callable[[Figures, Case], float | None]:
+    return lambda figures, case: figures.ratio(case, contender)
 
 
-def _p50(figures: Figures) -> float | None:
-    case = Case("put", 1, grpc=_IN_FLIGHT[1])
+def _p50(figures: Figures, case: Case) -> float | None:
     ours, theirs = figures.middle(case, "raftkv"), figures.middle(case, "etcd")
     return None if ours is None or theirs is None else theirs.p50_ms / ours.p50_ms
 
 
-def _floors_by_p50(figures: Figures) -> float | None:
-    ours = figures.middle(Case("put", 1, grpc=_IN_FLIGHT[1]), "raftkv")
+def _floors_by_p50(figures: Figures, case: Case) -> float | None:
+    ours = figures.middle(case, "raftkv")
     floors = figures.floors
     floor_ms = floors.fdatasync_ms + floors.websocket_ms + floors.http_ms
     return None if ours is None else 2 * floor_ms / ours.p50_ms
 
 
-def _per_second(case: Case, factor: float) -> Callable[[Figures], float | None]:
-    def found(figures: Figures) -> float | None:
+def _p50_by_p99(figures: Figures, case: Case) -> float | None:
+    ours = figures.middle(case, "raftkv")
+    return None if ours is None else 5 * ours.p50_ms / ours.p99_ms
+
+
+def _per_second(factor: float) -> Callable[[Figures, Case], float | None]:
+    def measure(figures: Figures, case: Case) -> float | None:
         middle = figures.middle(case, "raftkv")
         return None if middle is None else middle.per_second * factor
 
-    return found
+    return measure
 
+
+_ALONE, _64 = Case("put", 1, grpc=_IN_FLIGHT[1]), _IN_FLIGHT[64]
+_MANY_KEYS = [Case(operation, 64, stage="keys") for operation in ("put", "get", "snapshot")]
 
 GOALS = (
-    Goal("PUT, 64 connections to the leader, by etcd's gateway", 2.0, _ratio(Case("put", 64, grpc=(8, 8)))),
-    Goal("PUT, 256 connections over all nodes, by etcd's gateway", 2.0, _ratio(Case("put", 256, "all"))),
-    Goal("PUT, 128 in flight, by etcd's gRPC", 0.8, _ratio(Case("put", 128, grpc=(16, 8)), "grpc")),
-    Goal("PUT, one connection: etcd's p50 by ours", 0.7, _p50),
-    Goal("PUT, one connection: twice the floors by our p50", 1.0, _floors_by_p50),
-    Goal("linearizable GET, 64 connections, by etcd's gateway", 1.7, _ratio(Case("get", 64, grpc=(8, 8)))),
-    Goal("stale GET, 64 connections, by a bare aiohttp handler", 0.8, _ratio(Case("stale", 64), "bare")),
-    Goal("batches of 100 puts: keys a second", 150_000, _per_second(Case("batch", 16), BATCH)),
-    Goal("64 KiB values: MB a second", 150, _per_second(Case("put", 64, value_bytes=LARGE), LARGE / 1e6)),
+    Goal("PUT, 64 connections to the leader, by etcd's gateway", 2.0, Case("put", 64, grpc=_64), _by("etcd")),
+    Goal("PUT, 256 connections over all nodes, by etcd's gateway", 2.0, Case("put", 256, "all"), _by("etcd")),
+    Goal("PUT, 128 in flight, by etcd's gRPC", 0.8, Case("put", 128, grpc=_IN_FLIGHT[128]), _by("grpc")),
+    Goal("PUT, one connection: etcd's p50 by ours", 0.7, _ALONE, _p50),
+    Goal("PUT, one connection: twice the floors by our p50", 1.0, _ALONE, _floors_by_p50),
+    Goal("linearizable GET, 64 connections, by etcd's gateway", 1.7, Case("get", 64, grpc=_64), _by("etcd")),
+    Goal("stale GET, 64 connections, by a bare aiohttp handler", 0.8, Case("stale", 64), _by("bare")),
+    Goal("batches of 100 puts: keys a second", 150_000, Case("batch", 16), _per_second(BATCH)),
+    Goal("64 KiB values: MB a second", 150, Case("put", 64, value_bytes=LARGE), _per_second(LARGE / 1e6)),
+    Goal("PUT at half load: five times the p50 by the p99", 1.0, Case("half", 64), _p50_by_p99),
+    Goal("the same during a snapshot, a hundred times the keys", 1.0, _MANY_KEYS[2], _p50_by_p99),
+    Goal("PUT, 64 connections: ten times the keys, by a tenth of them", 0.9, _MANY_KEYS[0], _by("tenth")),
+    Goal(
+        "linearizable GET, 64 connections: ten times the keys, by a tenth of them",
+        0.9,
+        _MANY_KEYS[1],
+        _by("tenth"),
+    ),
+    Goal("PUT, 64 connections: five nodes by three", 0.6, Case("put", 64, stage="nodes"), _by("three")),
 )

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import importlib.util
 import json
 import os
+import random
 import re
 import shutil
 import statistics
 import tempfile
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from itertools import groupby
 from pathlib import Path
 
-from cases import Case, Figures, Run, all_cases
+from cases import GOALS, PACED, Case, Figures, Run, all_cases
 from floors import Floors, fdatasync_ms, running_bare, websocket_ms
 from harness import DrillError, say
-from stores import Store, fill, grpc_put, grpc_range, running_etcd, running_raftkv
-from versus_report import plot, table, write_document
+from paced import paced
+from stores import STAGES, Store, fill, grpc_put, grpc_range, put_request, running, take_snapshot
+from versus_report import floors_text, goals, plot, table, tables, write_document
 
 SCRIPT = Path(__file__).with_name("store.lua")
 _ERRORS = ("refused", "connect", "read", "write", "timeout")
+MAX_FILLED_BYTES = 64 << 20  # of values
 _TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client"}
 
 
@@ -77,7 +81,7 @@ async def _output(command: list[str], more: Mapping[str, str]) -> str:
 
 
 class Match:
-    """The contenders, started, and how each is asked."""
+    """The contenders of a stage, started, and how each is asked."""
 
     def __init__(self, stores: Mapping[str, Store], bare: int, directory: Path, options: argparse.Namespace):
         self._stores = stores
@@ -87,66 +91,95 @@ class Match:
         self._filled_bytes = 0
 
     async def turn(self, case: Case, contender: str) -> Run:
-        seconds, keys = self._options.seconds, self._options.keys
+        seconds = self._options.seconds
         if contender == "grpc":
-            return await h2load(self._stores["etcd"].nodes[0], case, keys, seconds, self._directory)
-        operation = (case.operation, str(keys), str(case.value_bytes))
+            nodes = self._stores["etcd"].nodes
+            return await h2load(nodes[0], case, self._keys(1, case.value_bytes), seconds, self._directory)
         if contender == "bare":
-            return await wrk((self._bare,), ("raftkv", *operation), case.connections, seconds)
+            return await wrk((self._bare,), ("raftkv", case.operation, "1", "1"), case.connections, seconds)
         store = self._stores[contender]
-        return await wrk(store.addresses(case.target), (contender, *operation), case.connections, seconds)
+        keys = self._keys(store.growth, case.value_bytes)
+        operation = "put" if case.operation in PACED else case.operation
+        load = (store.kind, operation, str(keys), str(case.value_bytes))
+        full = await wrk(store.addresses(case.target), load, case.connections, seconds)
+        return await self._half(case, store, keys, full) if case.operation in PACED else full
+
+    async def _half(self, case: Case, store: Store, keys: int, full: Run) -> Run:
+        """At half the rate of ``full``."""
+        chance, value = random.Random(1), b"x" * case.value_bytes
+        request = lambda: put_request(store, chance.randrange(keys), value)  # noqa: E731
+        meanwhile = (
+            take_snapshot(store) if case.operation == "snapshot" else asyncio.sleep(self._options.seconds)
+        )
+        run = await paced(store.nodes[0], request, full.per_second / 2, meanwhile)
+        return dataclasses.replace(run, failed=run.failed + full.failed)
+
+    def _keys(self, growth: int, value_bytes: int) -> int:
+        """How many are written and read: fewer where values are large, for filling to take seconds."""
+        keys: int = self._options.keys
+        return growth * min(keys, max(1, MAX_FILLED_BYTES // value_bytes))
 
     async def fill(self, value_bytes: int) -> None:
         if value_bytes != self._filled_bytes:
             for store in self._stores.values():
-                await fill(store, self._options.keys, value_bytes)
+                await fill(store, self._keys(store.growth, value_bytes), value_bytes)
             self._filled_bytes = value_bytes
 
-    async def floors(self) -> Floors:
-        """The round trip of one HTTP connection is the bare handler's p50."""
-        alone = await wrk((self._bare,), ("raftkv", "stale", "1", "1"), 1, 2)
-        socket_ms = await websocket_ms(int(self._bare.partition(":")[2]))
-        return Floors(fdatasync_ms(self._directory), socket_ms, alone.p50_ms)
+
+async def measured_floors(bare: int, directory: Path, seconds: int) -> Floors:
+    """The round trip of one HTTP connection is the bare handler's p50."""
+    alone = await wrk((f"127.0.0.1:{bare}",), ("raftkv", "stale", "1", "1"), 1, min(2, seconds))
+    return Floors(fdatasync_ms(directory), await websocket_ms(bare), alone.p50_ms)
 
 
-async def play(options: argparse.Namespace) -> int:
+def chosen(options: argparse.Namespace) -> list[Case]:
+    """Raises ``DrillError`` where no case is, or what it takes isn't here."""
     for tool, package in _TOOLS.items():
         if shutil.which(tool) is None:
             raise DrillError(f"{tool} is not here. Debian, Ubuntu: apt install {package}")
-    cases = [case for case in all_cases() if re.search(options.cases, case.name)]
-    if not cases:
-        names = "\n".join(case.name for case in all_cases())
-        raise DrillError(f"no case matches {options.cases!r}; there are\n{names}")
     if options.write and importlib.util.find_spec("matplotlib") is None:
         raise DrillError("--write makes a plot, too, and needs matplotlib: pip install 'matplotlib>=3.8'")
-    cases.sort(key=lambda case: case.value_bytes)
+    goals = {goal.case for goal in GOALS}
+    candidates = [case for case in all_cases() if case in goals or not options.only_goals]
+    cases = [case for case in candidates if re.search(options.cases, case.name)]
+    if not cases:
+        names = "\n".join(case.name for case in candidates)
+        raise DrillError(f"no case matches {options.cases!r}; there are\n{names}")
+    return sorted(cases, key=lambda case: (list(STAGES).index(case.stage), case.value_bytes))
+
+
+async def play(options: argparse.Namespace) -> int:
+    cases = chosen(options)
     root = Path(tempfile.mkdtemp(prefix="raftkv-bench-", dir=options.directory or "/var/tmp"))
     runs: dict[tuple[Case, str], list[Run]] = {}
+    versions: dict[str, str] = {}
     try:
-        async with AsyncExitStack() as stack:
-            bare = await stack.enter_async_context(running_bare())
-            ours = await stack.enter_async_context(running_raftkv(options.directory))
-            theirs = await stack.enter_async_context(running_etcd(root))
-            versions = {store.name: store.version for store in (ours, theirs)}
-            match = Match({"raftkv": ours, "etcd": theirs}, bare, root, options)
-            floors = [await match.floors()]
-            for case in cases:
-                await match.fill(case.value_bytes)
-                for turn in range(options.repetitions):
-                    for contender in case.contenders if turn % 2 == 0 else reversed(case.contenders):
-                        run = await match.turn(case, contender)
-                        runs.setdefault((case, contender), []).append(run)
-                figures = Figures(runs, floors[0])
-                say("  ".join(table(figures, [case]).splitlines()[2:]))
-            floors.append(await match.floors())
+        async with running_bare() as bare:
+            floors = [await measured_floors(bare, root, options.seconds)]
+            for stage, staged in groupby(cases, lambda case: case.stage):
+                async with running(stage, root, options.directory) as stores:
+                    versions |= {store.kind: store.version for store in stores.values()}
+                    match = Match(stores, bare, root, options)
+                    for case in staged:
+                        await match.fill(case.value_bytes)
+                        await _turns(match, case, runs, options.repetitions)
+                        say("  ".join(table(Figures(runs, floors[0]), [case]).splitlines()[2:]))
+            floors.append(await measured_floors(bare, root, options.seconds))
     finally:
         shutil.rmtree(root, ignore_errors=True)
     figures = Figures(runs, Floors.middle(floors))
     if options.write:
         plot(figures, cases)
         write_document(figures, cases, versions, options)
-    say("\n" + table(figures, cases))
+    say(f"\n{tables(figures, cases)}\n{goals(figures)}\n{floors_text(figures)}")
     failed = sum(run.failed for turns in runs.values() for run in turns)
     if failed:
         say(f"FAIL bench: {failed} requests failed; the numbers above don't count")
     return 1 if failed else 0
+
+
+async def _turns(match: Match, case: Case, runs: dict[tuple[Case, str], list[Run]], repetitions: int) -> None:
+    for turn in range(repetitions):
+        for contender in case.contenders if turn % 2 == 0 else reversed(case.contenders):
+            run = await match.turn(case, contender)
+            runs.setdefault((case, contender), []).append(run)

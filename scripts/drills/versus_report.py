@@ -11,24 +11,38 @@ from pathlib import Path
 
 from cases import CONNECTIONS, GOALS, Case, Figures
 from harness import DrillError
+from stores import STAGES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PICTURE = DOCUMENT.with_name("benchmarks.png")
 BEGIN, END = "<!-- scripts/bench: begin -->\n", "<!-- scripts/bench: end -->\n"
-_HEAD = (
-    "| case | raftkv/s | p50, p99 ms | etcd gateway/s | p50, p99 ms | ratio "
-    "| etcd gRPC/s | p50, p99 ms | ratio |"
-)
+_RIVALS = {
+    "etcd": "etcd gateway",
+    "grpc": "etcd gRPC",
+    "three": "three nodes",
+    "tenth": "a tenth of the keys",
+}
 _BARS = (("raftkv", "raftkv"), ("etcd", "etcd, HTTP"), ("grpc", "etcd, gRPC"))
 
 
+def tables(figures: Figures, cases: Sequence[Case]) -> str:
+    """One of the stores, one of raftkv by itself; without what there is no case of."""
+    stages = (["stores"], ["nodes", "keys"])
+    parts = [[case for case in cases if case.stage in stage] for stage in stages]
+    return "\n".join(table(figures, part) for part in parts if part)
+
+
 def table(figures: Figures, cases: Sequence[Case]) -> str:
-    rows = [_HEAD, "|---|" + "---:|" * (_HEAD.count("|") - 2)]
+    rivals = [name for name in _RIVALS if any(name in case.contenders for case in cases)]
+    head = ["case", "raftkv/s", "p50, p99 ms"]
+    for rival in rivals:
+        head += [f"{_RIVALS[rival]}/s", "p50, p99 ms", "ratio"]
+    rows = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for case in cases:
         cells = [case.name, *_measured(figures, case, "raftkv")]
-        for contender in ("etcd", "grpc"):
-            ratio = figures.ratio(case, contender)
-            cells += [*_measured(figures, case, contender), "" if ratio is None else f"**{ratio:.2f}**"]
+        for rival in rivals:
+            ratio = figures.ratio(case, rival)
+            cells += [*_measured(figures, case, rival), "" if ratio is None else f"**{ratio:.2f}**"]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
@@ -41,14 +55,14 @@ def _measured(figures: Figures, case: Case, contender: str) -> tuple[str, str]:
 def goals(figures: Figures) -> str:
     rows = ["| goal | at least | measured | |", "|---|---:|---:|---|"]
     for goal in GOALS:
-        found = goal.found(figures)
+        found = goal.measure(figures, goal.case)
         if found is not None:
             met = "met" if found >= goal.least else "**missed**"
             rows.append(f"| {goal.name} | {goal.least:,g} | {found:,.2f} | {met} |")
     return "\n".join(rows) + "\n"
 
 
-def floors(figures: Figures) -> str:
+def floors_text(figures: Figures) -> str:
     found = figures.floors
     bare = [figures.middle(case, "bare") for case, contender in figures.runs if contender == "bare"]
     handler = "".join(
@@ -72,12 +86,16 @@ def write_document(
     said = (
         f"{time.strftime('%Y-%m-%d')}; {_processor()}, {os.cpu_count()} cores shared by stores and load, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}; "
-        f"raftkv {versions['raftkv']}, etcd {versions['etcd']}; {options.repetitions} turns of "
-        f"{options.seconds} s each, {options.keys:,} keys; load average at the end "
-        f"{os.getloadavg()[0]:.1f}.\n"
+        f"{', '.join(' '.join(each) for each in versions.items())}; {options.repetitions} turns "
+        f"of {options.seconds} s each, {options.keys:,} keys ({_growths(options.keys)} where they grow); "
+        f"load average at the end {os.getloadavg()[0]:.1f}.\n"
     )
-    parts = [said, floors(figures), goals(figures), table(figures, cases), f"![]({PICTURE.name})\n"]
+    parts = [said, floors_text(figures), goals(figures), tables(figures, cases), f"![]({PICTURE.name})\n"]
     DOCUMENT.write_text(before + begin + "\n" + "\n".join(parts) + "\n" + end + after)
+
+
+def _growths(keys: int) -> str:
+    return " and ".join(f"{keys * entry.growth:,}" for entry in STAGES["keys"].values())
 
 
 def _processor() -> str:
@@ -100,7 +118,8 @@ def plot(figures: Figures, cases: Sequence[Case]) -> None:
         shown = [
             case
             for case in cases
-            if (case.operation, case.target, case.value_bytes) == (operation, "leader", 64)
+            if (case.operation, case.target, case.value_bytes, case.stage)
+            == (operation, "leader", 64, "stores")
             and case.connections in CONNECTIONS
         ]
         for i, (contender, label) in enumerate(_BARS):
