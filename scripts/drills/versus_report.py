@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from cases import CONNECTIONS, GOALS, Case, Figures
-from harness import DrillError
+from document import DOCUMENT, circumstances, write_section
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PICTURE = DOCUMENT.with_name("benchmarks.png")
-BEGIN, END = "<!-- scripts/bench: begin -->\n", "<!-- scripts/bench: end -->\n"
 _HEAD = (
     "| case | raftkv/s | p50, p99 ms | etcd gateway/s | p50, p99 ms | ratio "
     "| etcd gRPC/s | p50, p99 ms | ratio |"
@@ -64,28 +58,12 @@ def floors(figures: Figures) -> str:
 def write_document(
     figures: Figures, cases: Sequence[Case], versions: Mapping[str, str], options: argparse.Namespace
 ) -> None:
-    text = DOCUMENT.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DrillError(f"{DOCUMENT} has no place for the tables: {BEGIN.strip()} and {END.strip()}")
-    said = (
-        f"{time.strftime('%Y-%m-%d')}; {_processor()}, {os.cpu_count()} cores shared by stores and load, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}; "
+    said = circumstances(
         f"raftkv {versions['raftkv']}, etcd {versions['etcd']}; {options.repetitions} turns of "
-        f"{options.seconds} s each, {options.keys:,} keys; load average at the end "
-        f"{os.getloadavg()[0]:.1f}.\n"
+        f"{options.seconds} s each, {options.keys:,} keys"
     )
     parts = [said, floors(figures), goals(figures), table(figures, cases), f"![]({PICTURE.name})\n"]
-    DOCUMENT.write_text(before + begin + "\n" + "\n".join(parts) + "\n" + end + after)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    write_section("scripts/bench", parts)
 
 
 def plot(figures: Figures, cases: Sequence[Case]) -> None:
