@@ -2,7 +2,8 @@
 
 *Resumed*: from the event's begin to the first acknowledgement of a write *sent after* it: an answer that was
 already under way when the leader died counts for nothing. *Gap*: the longest time between an acknowledgement
-that came after the event's begin and the one before it.
+that came after the event's begin and the one before it. What the machine alone makes of both, while nothing
+happens, is seen before the event.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ BINS = round((BEFORE_S + AFTER_S) / BIN_S)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """``per_bin``: acknowledgements in each 10 ms from ``BEFORE_S`` before the event to ``AFTER_S`` after."""
+    """``before_ms``, ``before_gap_ms``: the median latency of writes, and the longest gap, in ``BEFORE_S``
+    before the event. ``per_bin``: acknowledgements, from ``BEFORE_S`` before the event to ``AFTER_S`` after.
+    """
 
     resumed_ms: float
     gap_ms: float
+    before_ms: float
+    before_gap_ms: float
     slowest_ms: float
     acked: int
     failures: Mapping[str, str]
@@ -40,17 +45,21 @@ def make_round(
     began_at: float,
     struck_at: float,
 ) -> Round:
-    """The event happened between ``began_at`` and ``struck_at``; at least one write sent after was
-    acknowledged.
+    """The event happened between ``began_at`` and ``struck_at``; writes were acknowledged that were sent
+    before, and after.
     """
+    times = [ack.acked_at for ack in acks]
+    before_at = began_at - BEFORE_S
     return Round(
         resumed_ms=(min(ack.acked_at for ack in acks if ack.sent_at >= struck_at) - began_at) * 1e3,
-        gap_ms=longest_gap_s([ack.acked_at for ack in acks], began_at) * 1e3,
+        gap_ms=longest_gap_s(times, began_at) * 1e3,
+        before_ms=median(ack.latency_s for ack in acks if before_at <= ack.acked_at < began_at) * 1e3,
+        before_gap_ms=longest_gap_s([at for at in times if at < began_at], before_at) * 1e3,
         slowest_ms=max(ack.latency_s for ack in acks) * 1e3,
         acked=len(acks),
         failures=dict(failures),
         broken=tuple(broken),
-        per_bin=bins([ack.acked_at - began_at for ack in acks]),
+        per_bin=bins([at - began_at for at in times]),
     )
 
 

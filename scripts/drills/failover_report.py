@@ -24,7 +24,8 @@ from failover_figures import (
 PICTURE = DOCUMENT.with_name("failover.png")
 _HEAD = (
     "| event | store | rounds | next acknowledged write, ms: median | worst "
-    "| longest gap, ms: median | worst | slowest request, ms: median | acknowledged | failed |"
+    "| longest gap, ms: median | worst | before the event, ms: a write | gap "
+    "| acknowledged | failed | slowest request, ms |"
 )
 
 
@@ -39,9 +40,11 @@ def table(played: Rounds) -> str:
             f"{worst_resumed_ms(rounds):,.0f}",
             f"{gap_ms(rounds):,.0f}",
             f"{max(each.gap_ms for each in rounds):,.0f}",
-            f"{median(each.slowest_ms for each in rounds):,.0f}",
+            f"{median(each.before_ms for each in rounds):,.0f}",
+            f"{median(each.before_gap_ms for each in rounds):,.0f}",
             f"{sum(each.acked for each in rounds):,}",
             f"{failed(rounds):,}",
+            f"{max(each.slowest_ms for each in rounds):,.0f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
