@@ -1,8 +1,8 @@
 """What scripts/failover does to a leader, and how that is undone; the network in which it can be cut off.
 
 A cut node is in a network namespace of its own, as all of its cluster are, and packets between it and the
-others are dropped by iptables within those namespaces: nobody is told by a reset. Clients, outside, reach
-every node. For root, on Linux.
+others are dropped by iptables there: nobody is told by a reset. Clients, outside, reach every node. For root,
+on Linux.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness import NodeProcess, Seat
 
-from tests.nemesis.links import Namespaces, both_ways
+from tests.nemesis.links import Namespaces
 from tests.nemesis.places import Place, make_places
 
 EVENTS: Mapping[str, str] = {
@@ -31,22 +32,26 @@ _SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGST
 class Network:
     """Seats for the nodes of some clusters, and cuts between them."""
 
-    def __init__(self, namespaces: Namespaces, places: Sequence[Place]) -> None:
-        self._namespaces = namespaces
-        self._places = {place.host: place for place in places}
+    def __init__(self, places: Sequence[Place]) -> None:
         self.seats = [Seat(place.host, place.wrapper) for place in places]
 
     def cut(self, one: NodeProcess, others: Sequence[NodeProcess]) -> None:
-        self._namespaces.cut(self._pairs(one, others), resets=False)
+        """All at once: who is cut off a moment before the other has less of the log, and loses elections."""
+        hosts = [self._seat(other).host for other in others]
+        rules = [f"-A INPUT -s {host} -j DROP\n-A OUTPUT -d {host} -j DROP\n" for host in hosts]
+        self._run(one, "iptables-restore --noflush", f"*filter\n{''.join(rules)}COMMIT\n")
 
-    def mend(self, one: NodeProcess, others: Sequence[NodeProcess]) -> None:
-        self._namespaces.mend(self._pairs(one, others))
+    def mend(self, one: NodeProcess) -> None:
+        self._run(one, "iptables --flush", "")
 
-    def _pairs(self, one: NodeProcess, others: Sequence[NodeProcess]) -> list[tuple[Place, Place]]:
-        return both_ways([self._place(one)], [self._place(other) for other in others])
+    def _run(self, node: NodeProcess, command: str, said: str) -> None:
+        """Where the node lives."""
+        wrapper = self._seat(node).wrapper
+        subprocess.run([*wrapper, *command.split()], input=said, text=True, capture_output=True, check=True)
 
-    def _place(self, node: NodeProcess) -> Place:
-        return self._places[node.url.removeprefix("http://").partition(":")[0]]
+    def _seat(self, node: NodeProcess) -> Seat:
+        host = node.url.removeprefix("http://").partition(":")[0]
+        return next(seat for seat in self.seats if seat.host == host)
 
 
 @contextmanager
@@ -56,7 +61,7 @@ def running_network(seats: int) -> Iterator[Network]:
     namespaces = Namespaces(f"fo{os.getpid()}", places)
     try:
         namespaces.make()
-        yield Network(namespaces, places)
+        yield Network(places)
     finally:
         namespaces.remove()
 
@@ -71,9 +76,7 @@ async def strike(
         await asyncio.to_thread(network.cut, leader, others)
 
 
-async def heal(
-    event: str, leader: NodeProcess, others: Sequence[NodeProcess], network: Network | None
-) -> None:
+async def heal(event: str, leader: NodeProcess, network: Network | None) -> None:
     """When this returns the old leader is there again, though perhaps not caught up."""
     if event == "stop":
         leader.send(signal.SIGCONT)
@@ -81,4 +84,4 @@ async def heal(
         await asyncio.to_thread(leader.wait)
         leader.start()
     elif network is not None:
-        await asyncio.to_thread(network.mend, leader, others)
+        await asyncio.to_thread(network.mend, leader)

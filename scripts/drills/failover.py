@@ -71,7 +71,7 @@ class Drill:
             await load.until_acked(1, struck_at, RESUME_DEADLINE_S)
             await asyncio.sleep(max(began_at + AFTER_S - time.perf_counter(), SETTLE_S))
             load.stop()
-            await heal(event, leader, survivors, self.network)
+            await heal(event, leader, self.network)
             await cluster.caught_up(leader)
         broken = await _broken(store, survivors, load)
         played = make_round(load.acks, load.failures, broken, began_at=began_at, struck_at=struck_at)
@@ -79,6 +79,7 @@ class Drill:
             f"{store.name:6}  round {number:3}  {EVENTS[event]} {leader.name}"
             f"  resumed {played.resumed_ms:7.1f} ms  gap {played.gap_ms:7.1f} ms"
             f"  longest {played.slowest_ms:7.1f} ms"
+            f"  before {played.before_ms:5.1f} ms"
             f"  acknowledged {played.acked:6}  failed {len(played.failures):3}"
             f"  {'; '.join(broken) or ('all there, once' if store.name == 'raftkv' else '')}"
         )
