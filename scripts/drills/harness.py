@@ -93,6 +93,7 @@ class NodeProcess:
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
+        self.send(signal.SIGCONT)  # a drill may have stopped it
         try:
             self.process.wait(STOP_DEADLINE_S)
         except subprocess.TimeoutExpired:
