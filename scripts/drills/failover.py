@@ -129,8 +129,10 @@ async def _start(stack: AsyncExitStack, name: str, directory: Path | None, seats
 async def play(options: argparse.Namespace) -> int:
     events = list(options.events)
     if "partition" in events and (why := why_no_namespaces()):
-        say(f"NB: no partition is played: {why}")
         events.remove("partition")
+        if not events:
+            raise DrillError(f"no partition can be played: {why}")
+        say(f"NB: no partition is played: {why}")
     if options.write and importlib.util.find_spec("matplotlib") is None:
         raise DrillError("--write makes a plot, too, and needs matplotlib: pip install 'matplotlib>=3.8'")
     rounds: dict[tuple[str, str], list[Round]] = {}
