@@ -142,8 +142,9 @@ async def play(options: argparse.Namespace) -> int:
         async with drilling(options, event) as drill:
             versions.update((store.name, store.version) for store in reversed(drill.stores))
             for number in range(1, options.rounds + 1):
-                turns = (drill.play_round(store, event, number) for store in drill.stores)
-                for store, played in zip(drill.stores, await asyncio.gather(*turns), strict=True):
+                turns = [drill.play_round(store, event, number) for store in drill.stores]
+                ended = await asyncio.gather(*turns)
+                for store, played in reversed([*zip(drill.stores, ended, strict=True)]):
                     rounds.setdefault((event, store.name), []).append(played)
                     if store.name == "raftkv" and (played.failures or played.broken):
                         store.cluster.kept = True

@@ -25,7 +25,7 @@ PICTURE = DOCUMENT.with_name("failover.png")
 _HEAD = (
     "| event | store | rounds | next acknowledged write, ms: median | worst "
     "| longest gap, ms: median | worst | before the event, ms: a write | gap "
-    "| acknowledged | failed | slowest request, ms |"
+    "| acknowledged | failed | slowest acknowledged, ms |"
 )
 
 
