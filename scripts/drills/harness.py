@@ -39,6 +39,14 @@ class DrillError(Exception):
     """The drill can't go on, or the cluster broke a promise; the message is for a person."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where a node runs: its address, and what goes before its command (``network.py``)."""
+
+    host: str = "127.0.0.1"
+    wrapper: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class NodeProcess:
     """One server, alive or not. ``log_path`` collects its stderr and stdout over all its lives."""
@@ -68,10 +76,13 @@ class NodeProcess:
                 self.command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
             )
 
+    def send(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+
     def kill(self) -> None:
         """kill -9: no handler runs, no buffer is flushed. Returns at once; ``wait`` collects it."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
 
     def wait(self) -> None:
         if self.process is not None:
@@ -82,6 +93,7 @@ class NodeProcess:
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
+        self.send(signal.SIGCONT)  # a drill may have stopped it
         try:
             self.process.wait(STOP_DEADLINE_S)
         except subprocess.TimeoutExpired:
@@ -178,19 +190,20 @@ async def running_cluster(
     size: int = 3,
     prepare: Callable[[Sequence[NodeProcess]], None] = lambda nodes: None,
     options: Sequence[str] = (),
+    seats: Sequence[Seat] = (),
 ) -> AsyncIterator[Cluster]:
     """A started cluster with a leader; stopped, and its data removed, on the way out. ``prepare`` may fill
-    the nodes' directories before they start. ``options``: more of ``raftkv serve``'s.
+    the nodes' directories before they start. ``options``: more of ``raftkv serve``'s. ``seats``: one for each
+    node; default: all on this machine's own address.
 
     ``directory`` is where the temporary data directory is made; default: the system's place for temporary
     files that outlive a restart, which is on a disk where ``/tmp`` often is in memory.
     """
-    parent = directory or next((p for p in (Path("/var/tmp"),) if p.is_dir()), Path(tempfile.gettempdir()))
-    root = Path(tempfile.mkdtemp(prefix="raftkv-drill-", dir=parent))
+    root = make_directory(directory)
     kind = filesystem(root)
     if kind in MEMORY_FILESYSTEMS:
         say(f"NB: {root} is on {kind}: its fsync costs nothing, so these numbers say little; use --directory")
-    nodes = list(make_nodes(root, size, options))
+    nodes = list(make_nodes(root, seats or [Seat()] * size, options))
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -208,23 +221,30 @@ async def running_cluster(
                 shutil.rmtree(root, ignore_errors=True)
 
 
-def make_nodes(root: Path, size: int, more: Sequence[str] = ()) -> Iterable[NodeProcess]:
+def make_directory(parent: Path | None) -> Path:
+    parent = parent or next((p for p in (Path("/var/tmp"),) if p.is_dir()), Path(tempfile.gettempdir()))
+    return Path(tempfile.mkdtemp(prefix="raftkv-drill-", dir=parent))
+
+
+def make_nodes(root: Path, seats: Sequence[Seat], more: Sequence[str] = ()) -> Iterable[NodeProcess]:
     raftkv = shutil.which("raftkv", path=str(Path(sys.executable).parent)) or shutil.which("raftkv")
     if raftkv is None:
         raise DrillError("there is no raftkv command; run the drill by its script (scripts/bench, ...)")
+    size = len(seats)
     ports = free_ports(2 * size)
-    peers = [f"n{i + 1}=127.0.0.1:{ports[size + i]}" for i in range(size)]
-    for i in range(size):
-        name = f"n{i + 1}"
+    peers = [f"n{i + 1}={seat.host}:{ports[size + i]}" for i, seat in enumerate(seats)]
+    for i, seat in enumerate(seats):
+        name, client = f"n{i + 1}", f"{seat.host}:{ports[i]}"
         options = {
             "--id": name,
             "--data-dir": str(root / name),
-            "--listen": f"127.0.0.1:{ports[i]}",
-            "--peer-listen": f"127.0.0.1:{ports[size + i]}",
+            "--listen": client,
+            "--peer-listen": f"{seat.host}:{ports[size + i]}",
             "--cluster": ",".join(peers),
         }
-        command = [raftkv, "serve", *(part for option in options.items() for part in option), *more]
-        yield NodeProcess(name, f"http://127.0.0.1:{ports[i]}", command, root / f"{name}.log")
+        flags = (part for option in options.items() for part in option)
+        command = [*seat.wrapper, raftkv, "serve", *flags, *more]
+        yield NodeProcess(name, f"http://{client}", command, root / f"{name}.log")
 
 
 def free_ports(count: int) -> list[int]:

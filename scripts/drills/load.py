@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,18 @@ from harness import Cluster, DrillError, NodeProcess
 
 VALUE_BYTES = 64
 REQUEST_TIMEOUT_S = 15.0  # beyond the server's own: the server is to answer, not the client to give up
+
+
+Put = Callable[[aiohttp.ClientSession, str, str, bytes], Awaitable[str | None]]
+"""(session, a node's URL, a key that isn't there, its value) -> None: acknowledged, else what was answered.
+Raises what aiohttp does."""
+
+
+async def raftkv_put(session: aiohttp.ClientSession, url: str, key: str, value: bytes) -> str | None:
+    async with session.put(f"{url}/v1/kv/{key}", data=value) as reply:
+        body = await reply.text()
+        # 201: created. A 200 says that the key was there before: the write was applied twice.
+        return None if reply.status == 201 else f"{reply.status} {body.strip()[:200]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +48,8 @@ class Ack:
 
 @dataclass(slots=True)
 class Load:
-    """Closed-loop writers, each bound to a node. ``async with`` runs them, leaving awaits their last answers.
+    """``writers`` in closed loops, each bound to a node; and ``per_s`` writes a second through one node after
+    the other, whatever becomes of those before. ``async with`` runs them, leaving awaits their last answers.
 
     Its own session: a connection to a node that was killed since must not be reused, for aiohttp would repeat
     the request.
@@ -44,7 +57,10 @@ class Load:
 
     nodes: Sequence[NodeProcess]
     prefix: str
-    writers: int
+    writers: int = 0
+    per_s: float = 0.0
+    put: Put = raftkv_put
+    timeout_s: float = REQUEST_TIMEOUT_S
     acks: list[Ack] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)  # key -> why; each may have been applied
     _session: aiohttp.ClientSession | None = None
@@ -53,16 +69,18 @@ class Load:
 
     async def __aenter__(self) -> Load:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=self.timeout_s)
         )
         for i in range(self.writers):
             self._tasks.append(asyncio.create_task(self._write_on(self.nodes[i % len(self.nodes)], i)))
+        if self.per_s:
+            self._tasks.append(asyncio.create_task(self._write_steadily()))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopping = True
+        self.stop()
         if error is not None:
             for task in self._tasks:
                 task.cancel()
@@ -72,6 +90,10 @@ class Load:
         for result in results:
             if error is None and isinstance(result, Exception):
                 raise result
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._stopping = True
 
     def probe(self) -> None:
         """Send one write through each node now, beside the writers (who may all be waiting for an answer)."""
@@ -98,20 +120,25 @@ class Load:
             if len(self.failures) > before:
                 await asyncio.sleep(0.02)  # a dead node refuses at once; don't count a thousand refusals
 
+    async def _write_steadily(self) -> None:
+        began_at, number = time.perf_counter(), 0
+        while not self._stopping:
+            node = self.nodes[number % len(self.nodes)]
+            self._tasks.append(asyncio.create_task(self._put(node, f"{self.prefix}{number:07}")))
+            number += 1
+            await asyncio.sleep(began_at + number / self.per_s - time.perf_counter())
+
     async def _put(self, node: NodeProcess, key: str) -> None:
         if self._session is None:
             raise DrillError("the load is not running")
         value = key.ljust(VALUE_BYTES, ".")
         sent_at = time.perf_counter()
         try:
-            async with self._session.put(f"{node.url}/v1/kv/{key}", data=value.encode()) as reply:
-                body = await reply.text()
-                acked_at = time.perf_counter()
-                # 201: created. A 200 says that the key was there before: the write was applied twice.
-                if reply.status == 201:
-                    self.acks.append(Ack(key, value, sent_at, acked_at))
-                else:
-                    self.failures[key] = f"{node.name}: {reply.status} {body.strip()[:200]}"
+            refused = await self.put(self._session, node.url, key, value.encode())
+            if refused is None:
+                self.acks.append(Ack(key, value, sent_at, time.perf_counter()))
+            else:
+                self.failures[key] = f"{node.name}: {refused}"
         except (aiohttp.ClientError, TimeoutError) as problem:
             self.failures[key] = f"{node.name}: {type(problem).__name__} {problem}"
 

@@ -1,8 +1,9 @@
-"""Where each microsecond of a PUT, a linearizable and a stale GET goes on the leader: wrk asks, py-spy samples.
+"""Where each microsecond of a PUT, a linearizable and a stale GET goes on the leader.
 
-The processor time of the leader's threads by request comes from /proc, the shares of the loop's thread from
-samples of its stack, native frames included: each sample belongs to its innermost frame that a part below
-knows. Linux only. The load shares the cores with the nodes; it isn't part of the figures.
+wrk asks, py-spy samples. The processor time of the leader's threads by request comes from /proc, the shares
+of the loop's thread from samples of its stack, native frames included: each sample belongs to its innermost
+frame that a part below knows. Linux only. The load shares the cores with the nodes; it isn't part of the
+figures.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import DrillError, NodeProcess, run_drill, running_cluster, say
-from stores import Store
+from stores import Entry, Store, fill, store_of
 from versus import wrk
 
 REQUESTS = {"PUT": "put", "GET": "get", "stale GET": "stale"}  # as store.lua calls them
 CONNECTIONS = 64
+KEYS = 10_000
+VALUE_BYTES = 64
 RATE_HZ = 200
 WARM_S = 2
 
@@ -90,7 +93,7 @@ def thread_seconds(pid: int) -> dict[int, float]:
 
 async def profile(store: Store, operation: str, seconds: int, directory: Path) -> Profile:
     leader = store.processes[0]
-    load = (store.name, operation, "10000", "64")
+    load = (store.kind, operation, str(KEYS), str(VALUE_BYTES))
     await wrk(store.addresses("leader"), load, CONNECTIONS, WARM_S)
     # Measured first without py-spy, which stops the process for each of its samples.
     before = [thread_seconds(each.pid) for each in store.processes]
@@ -125,7 +128,7 @@ async def sample(node: NodeProcess, seconds: int, path: Path) -> str:
     output = (await process.communicate())[0].decode()
     if process.returncode != 0:
         raise DrillError(f"py-spy failed (exit {process.returncode}):\n{output}")
-    return path.read_text()
+    return path.read_text()  # noqa: ASYNC240 - nothing else goes on
 
 
 def table(profiles: Mapping[str, Profile]) -> str:
@@ -147,10 +150,8 @@ async def play(options: argparse.Namespace) -> int:
     if shutil.which("py-spy") is None:
         raise DrillError("py-spy is not here: pip install py-spy, and have its command on the PATH")
     async with running_cluster(options.directory) as cluster:
-        leader = await cluster.leader()
-        processes = (leader, *cluster.others(leader))
-        nodes = tuple(each.url.removeprefix("http://") for each in processes)
-        store = Store("raftkv", "", nodes, processes)
+        store = await store_of(cluster, Entry("raftkv"))
+        await fill(store, KEYS, VALUE_BYTES)
         with tempfile.TemporaryDirectory() as directory:
             profiles = {
                 name: await profile(store, operation, options.seconds, Path(directory))

@@ -6,19 +6,16 @@ raftkv by ``harness``; etcd with its own defaults, on the same filesystem.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-from harness import POLL_S, START_DEADLINE_S, DrillError, NodeProcess, free_ports, running_cluster
+from etcd import running_etcd_cluster, text64
+from harness import POLL_S, Cluster, DrillError, NodeProcess, Seat, running_cluster
 
 LEASE_MS = 200  # raftkv's, for lease reads
 BATCH = 100  # as in store.lua
@@ -26,7 +23,6 @@ FILL_CONNECTIONS = 16
 REST_DEADLINE_S = 300.0
 _REQUEST_BYTES = 512 << 10  # of values, when filling
 _JSON = {"Content-Type": "application/json"}
-ETCD_MISSING = "etcd is not here. Debian, Ubuntu: apt install etcd-server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,90 +63,24 @@ async def running(stage: str, root: Path, directory: Path | None) -> AsyncIterat
     async with AsyncExitStack() as stack:
         stores = {}
         for name, entry in STAGES[stage].items():
-            store = _running_etcd(root, entry) if entry.kind == "etcd" else _running_raftkv(directory, entry)
-            stores[name] = await stack.enter_async_context(store)
+            if entry.kind == "etcd":
+                etcd = running_etcd_cluster(root, [Seat()] * entry.nodes)
+                cluster: Cluster = await stack.enter_async_context(etcd)
+            else:
+                options = ("--lease-ms", str(LEASE_MS))
+                raftkv = running_cluster(directory, entry.nodes, options=options)
+                cluster = await stack.enter_async_context(raftkv)
+            stores[name] = await store_of(cluster, entry)
         yield stores
 
 
-@asynccontextmanager
-async def _running_raftkv(directory: Path | None, entry: Entry) -> AsyncIterator[Store]:
-    options = ("--lease-ms", str(LEASE_MS))
-    async with running_cluster(directory, entry.nodes, options=options) as cluster:
-        leader = await cluster.leader()
-        status = await cluster.status(leader)
-        processes = (leader, *cluster.others(leader))
-        nodes = tuple(each.url.removeprefix("http://") for each in processes)
-        yield Store("raftkv", status["version"] if status else "unknown", nodes, processes, entry.growth)
-
-
-def _etcd() -> tuple[str, str]:
-    """Where it is, and its version."""
-    binary = shutil.which("etcd")
-    if binary is None:
-        raise DrillError(ETCD_MISSING)
-    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
-    return binary, said.split()[2]
-
-
-@asynccontextmanager
-async def _running_etcd(root: Path, entry: Entry) -> AsyncIterator[Store]:
-    """In ``root``, which is on the disk that raftkv's is on."""
-    binary, version = _etcd()
-    ports = free_ports(2 * entry.nodes)
-    peers = [f"http://127.0.0.1:{port}" for port in ports[entry.nodes :]]
-    cluster = ",".join(f"e{i + 1}={url}" for i, url in enumerate(peers))
-    processes = []
-    for i, peer in enumerate(peers):
-        client, name = f"http://127.0.0.1:{ports[i]}", f"e{i + 1}"
-        options = {
-            "--name": name,
-            "--data-dir": str(root / name),
-            "--listen-client-urls": client,
-            "--advertise-client-urls": client,
-            "--listen-peer-urls": peer,
-            "--initial-advertise-peer-urls": peer,
-            "--initial-cluster": cluster,
-            "--initial-cluster-token": root.name,
-            "--log-level": "error",
-        }
-        command = [binary, *(part for option in options.items() for part in option)]
-        processes.append(NodeProcess(name, client, command, root / f"{name}.log"))
-    try:
-        for process in processes:
-            process.start()
-        leader = await _etcd_leader(processes)
-        ordered = (leader, *(each for each in processes if each is not leader))
-        nodes = tuple(each.url.removeprefix("http://") for each in ordered)
-        yield Store("etcd", version, nodes, ordered, entry.growth)
-    finally:
-        for process in processes:
-            process.stop()
-
-
-async def _etcd_leader(processes: list[NodeProcess]) -> NodeProcess:
-    deadline = asyncio.get_running_loop().time() + START_DEADLINE_S
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(2)) as session:
-        while asyncio.get_running_loop().time() < deadline:
-            for process in processes:
-                try:
-                    status = await _etcd_call(session, process.url, "/v3/maintenance/status", {})
-                except (aiohttp.ClientError, TimeoutError, ValueError):
-                    continue
-                if status.get("leader") and status["leader"] == status["header"]["member_id"]:
-                    return process
-            await asyncio.sleep(POLL_S)
-    logs = "\n".join(f"--- {process.name}\n{process.log_tail()}" for process in processes)
-    raise DrillError(f"etcd has no leader after {START_DEADLINE_S:g} s\n{logs}")
-
-
-async def _etcd_call(
-    session: aiohttp.ClientSession, url: str, path: str, body: dict[str, Any]
-) -> dict[str, Any]:
-    async with session.post(f"{url}{path}", data=json.dumps(body)) as reply:
-        found: dict[str, Any] = await reply.json(content_type=None)
-        if reply.status != 200:
-            raise DrillError(f"etcd: {path}: {reply.status} {found}")
-        return found
+async def store_of(cluster: Cluster, entry: Entry) -> Store:
+    leader = await cluster.leader()
+    status = await cluster.status(leader)
+    processes = (leader, *cluster.others(leader))
+    nodes = tuple(each.url.removeprefix("http://") for each in processes)
+    version = status["version"] if status else "unknown"
+    return Store(entry.kind, version, nodes, processes, entry.growth)
 
 
 async def fill(store: Store, keys: int, value_bytes: int) -> None:
@@ -179,8 +109,8 @@ def _batch(kind: str, numbers: Iterable[int], value: bytes) -> tuple[str, str]:
     if kind == "raftkv":
         text = value.decode()
         return "/v1/batch", json.dumps({"ops": [{"put": {"key": key, "value": text}} for key in keys]})
-    value64 = _text64(value)
-    puts = [{"request_put": {"key": _text64(key.encode()), "value": value64}} for key in keys]
+    value64 = text64(value)
+    puts = [{"request_put": {"key": text64(key.encode()), "value": value64}} for key in keys]
     return "/v3/kv/txn", json.dumps({"success": puts})
 
 
@@ -217,13 +147,9 @@ def put_request(store: Store, number: int, value: bytes) -> bytes:
         line, kind, body = f"PUT /v1/kv/{key_of(number)}", "application/octet-stream", value
     else:
         line, kind = "POST /v3/kv/put", "application/json"
-        body = json.dumps({"key": _text64(key_of(number).encode()), "value": _text64(value)}).encode()
+        body = json.dumps({"key": text64(key_of(number).encode()), "value": text64(value)}).encode()
     head = f"{line} HTTP/1.1\r\nHost: {store.nodes[0]}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
-
-
-def _text64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
 
 
 def grpc_put(key: bytes, value: bytes) -> bytes:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from cases import CONNECTIONS, GOALS, Case, Figures
-from harness import DrillError
+from document import DOCUMENT, circumstances, write_section
 from stores import STAGES
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PICTURE = DOCUMENT.with_name("benchmarks.png")
-BEGIN, END = "<!-- scripts/bench: begin -->\n", "<!-- scripts/bench: end -->\n"
 _RIVALS = {
     "etcd": "etcd gateway",
     "grpc": "etcd gRPC",
@@ -78,32 +72,16 @@ def floors_text(figures: Figures) -> str:
 def write_document(
     figures: Figures, cases: Sequence[Case], versions: Mapping[str, str], options: argparse.Namespace
 ) -> None:
-    text = DOCUMENT.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DrillError(f"{DOCUMENT} has no place for the tables: {BEGIN.strip()} and {END.strip()}")
-    said = (
-        f"{time.strftime('%Y-%m-%d')}; {_processor()}, {os.cpu_count()} cores shared by stores and load, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}; "
-        f"{', '.join(' '.join(each) for each in versions.items())}; {options.repetitions} turns "
-        f"of {options.seconds} s each, {options.keys:,} keys ({_growths(options.keys)} where they grow); "
-        f"load average at the end {os.getloadavg()[0]:.1f}.\n"
+    said = circumstances(
+        f"{', '.join(' '.join(each) for each in versions.items())}; {options.repetitions} turns of "
+        f"{options.seconds} s each, {options.keys:,} keys ({_growths(options.keys)} where they grow)"
     )
     parts = [said, floors_text(figures), goals(figures), tables(figures, cases), f"![]({PICTURE.name})\n"]
-    DOCUMENT.write_text(before + begin + "\n" + "\n".join(parts) + "\n" + end + after)
+    write_section("scripts/bench", parts)
 
 
 def _growths(keys: int) -> str:
     return " and ".join(f"{keys * entry.growth:,}" for entry in STAGES["keys"].values())
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def plot(figures: Figures, cases: Sequence[Case]) -> None:
