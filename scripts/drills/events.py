@@ -36,7 +36,7 @@ class Network:
         self.seats = [Seat(place.host, place.wrapper) for place in places]
 
     def cut(self, one: NodeProcess, others: Sequence[NodeProcess]) -> None:
-        """All at once: who is cut off a moment before the other has less of the log, and loses elections."""
+        """At once: who is cut off a moment before the other has less of the log, and stands in vain."""
         hosts = [self._seat(other).host for other in others]
         rules = [f"-A INPUT -s {host} -j DROP\n-A OUTPUT -d {host} -j DROP\n" for host in hosts]
         self._run(one, "iptables-restore --noflush", f"*filter\n{''.join(rules)}COMMIT\n")
@@ -69,7 +69,7 @@ def running_network(seats: int) -> Iterator[Network]:
 async def strike(
     event: str, leader: NodeProcess, others: Sequence[NodeProcess], network: Network | None
 ) -> None:
-    """When this returns it has happened. A signal takes no time; a partition that of some commands."""
+    """When this returns it has happened. A signal takes no time, a partition that of a command."""
     if event in _SIGNALS:
         leader.send(_SIGNALS[event])
     elif network is not None:
