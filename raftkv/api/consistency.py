@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from raftkv.api.answer import Headers, lines_of
 from raftkv.api.limits import Limits
@@ -24,8 +24,7 @@ _MAX_STALENESS_MS = 24 * 3_600_000.0
 _MAX_REVISION = 10**18 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Freshness:
+class Freshness(NamedTuple):
     level: str
     staleness_ms: float | None  # how old the answer may be; None: it isn't
 

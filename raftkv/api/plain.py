@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from time import perf_counter
 from typing import Any
 
 from aiohttp import HttpVersion11
-from multidict import MultiMapping
 
 from raftkv.api.answer import Answer
 from raftkv.api.connection import Connection
@@ -32,6 +31,7 @@ from raftkv.ports import Service
 _TARGET = re.compile(KEY_PATH + r"([A-Za-z0-9._~!$&'()*+,;=:@/-]+)(?:\?consistency=(lease|stale))?")
 _UNUSUAL = ("If-Match", "If-None-Match", "Expect", TOKEN_HEADER)  # headers that change what is done
 _MAX_BODY_BYTES = 32 << 10  # below where aiohttp begins to hold the sender back
+_BY_LEASE = Freshness("lease", None)
 
 
 class Plain:
@@ -40,13 +40,13 @@ class Plain:
     def __init__(
         self, service: Service, limits: Limits, *, kv: KvHandlers, writes: Writes, traffic: Traffic
     ) -> None:
-        self._service = service
-        self._kv = kv
+        self.service = service
+        self.kv = kv
+        self.traffic = traffic
+        self.timeout_ms = timeout_ms({}, limits.request_timeout_ms, limits.max_request_timeout_ms)
         self._writes = writes
-        self._traffic = traffic
         self._max_key_bytes = limits.max_key_bytes
         self._max_body_bytes = min(_MAX_BODY_BYTES, limits.max_value_bytes)
-        self._timeout_ms = timeout_ms({}, limits.request_timeout_ms, limits.max_request_timeout_ms)
 
     def take(self, connection: Connection, message: Any, payload: Any) -> bool:
         target = _TARGET.fullmatch(message.path)
@@ -54,91 +54,134 @@ class Plain:
             return False
         name, level = target.groups()
         headers = message.headers
-        if len(name) > self._max_key_bytes or self._traffic.is_draining or not payload.is_eof():
+        if len(name) > self._max_key_bytes or self.traffic.is_draining or not payload.is_eof():
             return False
         for header in _UNUSUAL:
             if header in headers:
                 return False
-        exchange = _Exchange(self._traffic, connection, message)
+        exchange: _Exchange | None = None
         if message.method == "GET":
-            return headers.get("Accept", "*/*") == "*/*" and self._get(exchange, name.encode(), level)
-        return (
-            message.method == "PUT" and level is None and self._put(exchange, name.encode(), headers, payload)
-        )
-
-    def _get(self, exchange: _Exchange, key: bytes, level: str | None) -> bool:
-        service, read = self._service, self._kv.read
-        if level is None:
-            exchange.begin(lambda _: read(key, LINEARIZABLE))
-            exchange.wait(lambda: service.barrier(self._timeout_ms))
-        elif level == "lease":
-            exchange.begin(lambda _: read(key, Freshness("lease", None)))
-            exchange.wait(lambda: service.barrier(self._timeout_ms, by_lease=True))
-        else:
-            staleness_ms = service.staleness_ms()
-            if staleness_ms is None:
-                return False
-            exchange.begin(lambda _: read(key, Freshness("stale", staleness_ms)))
-            exchange.answer(lambda: None)
+            if headers.get("Accept", "*/*") == "*/*":
+                exchange = self._get(connection, message, name.encode(), level)
+        elif message.method == "PUT" and level is None:
+            exchange = self._put(connection, message, name.encode(), payload)
+        if exchange is None:
+            return False
+        self.traffic.begun += 1
+        exchange.begin()
         return True
 
-    def _put(self, exchange: _Exchange, key: bytes, headers: MultiMapping[str], payload: Any) -> bool:
+    def _get(
+        self, connection: Connection, message: Any, key: bytes, level: str | None
+    ) -> _Read | _StaleRead | None:
+        if level == "stale":
+            staleness_ms = self.service.staleness_ms()
+            if staleness_ms is None:
+                return None
+            return _StaleRead(self, connection, message, key, Freshness("stale", staleness_ms))
+        return _Read(self, connection, message, key, LINEARIZABLE if level is None else _BY_LEASE)
+
+    def _put(self, connection: Connection, message: Any, key: bytes, payload: Any) -> _Write | None:
+        headers = message.headers
         try:
             size = int(headers["Content-Length"])
             content_type = content_type_of(headers)
         except (KeyError, RaftkvError):
-            return False
+            return None
         if size > self._max_body_bytes or self._writes.exceeds_quota(len(key) + size):
-            return False
-        command = encode_put(key, payload.read_nowait(), content_type)
-        exchange.begin(lambda result: self._kv.written(key, result))
-        exchange.wait(lambda: self._service.propose(command, self._timeout_ms))
-        return True
+            return None
+        return _Write(self, connection, message, key, encode_put(key, payload.read_nowait(), content_type))
 
 
 class _Exchange:
-    """One of them, until it is answered."""
+    """A plain request, until it is answered."""
 
-    __slots__ = ("_began_s", "_connection", "_made", "_message", "_traffic")
+    __slots__ = ("_began_s", "_connection", "_key", "_message", "_plain")
 
-    def __init__(self, traffic: Traffic, connection: Connection, message: Any) -> None:
-        self._traffic = traffic
+    def __init__(self, plain: Plain, connection: Connection, message: Any, key: bytes) -> None:
+        self._plain = plain
         self._connection = connection
         self._message = message
-
-    def begin(self, made: Callable[[Any], Answer]) -> None:
-        """It is taken. ``made``: the answer, of what will have been waited for."""
-        self._traffic.begun += 1
+        self._key = key
         self._began_s = perf_counter()
-        self._made = made
 
-    def wait(self, ask: Callable[[], Awaitable[Any]]) -> None:
-        """Answer once what ``ask`` returns is done; or at once, where that raises."""
+    def ask(self) -> Awaitable[Any]:
+        """What its answer waits for."""
+        raise NotImplementedError
+
+    def made(self, result: Any) -> Answer:
+        """Its answer, of what it waited for. Raises the error that is to be told."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
         try:
-            ticket = asyncio.ensure_future(ask())
+            asyncio.ensure_future(self.ask()).add_done_callback(self._done)
         except RaftkvError as error:
             self._send(self._failed(error))
-            return
-        ticket.add_done_callback(self._done)
 
     def _done(self, ticket: asyncio.Future[Any]) -> None:
-        self.answer(ticket.result)
-
-    def answer(self, result: Callable[[], Any]) -> None:
         try:
-            answer = self._made(result())
+            answer = self.made(ticket.result())
         except Exception as error:
             answer = self._failed(error)
         self._send(answer)
 
     def _failed(self, error: Exception) -> Answer:
-        return self._traffic.failed(error, self._message.method, self._message.path)
+        return self._plain.traffic.failed(error, self._message.method, self._message.path)
 
     def _send(self, answer: Answer) -> None:
-        traffic, message = self._traffic, self._message
+        traffic, message = self._plain.traffic, self._message
         traffic.ended += 1
         if traffic.is_draining:
             answer.force_close()
         self._connection.answer(answer)
         traffic.timed(message.method, KEY_ROUTE, self._began_s)
         traffic.log(message.method, message.path, answer.status)
+
+
+class _Read(_Exchange):
+    __slots__ = ("_freshness",)
+
+    def __init__(
+        self, plain: Plain, connection: Connection, message: Any, key: bytes, freshness: Freshness
+    ) -> None:
+        super().__init__(plain, connection, message, key)
+        self._freshness = freshness
+
+    def ask(self) -> Awaitable[None]:
+        plain = self._plain
+        if self._freshness is LINEARIZABLE:
+            return plain.service.barrier(plain.timeout_ms)
+        return plain.service.barrier(plain.timeout_ms, by_lease=True)
+
+    def made(self, result: Any) -> Answer:
+        return self._plain.kv.read(self._key, self._freshness)
+
+
+class _StaleRead(_Read):
+    """Waits for nothing."""
+
+    __slots__ = ()
+
+    def begin(self) -> None:
+        try:
+            answer = self.made(None)
+        except Exception as error:
+            answer = self._failed(error)
+        self._send(answer)
+
+
+class _Write(_Exchange):
+    __slots__ = ("_command",)
+
+    def __init__(
+        self, plain: Plain, connection: Connection, message: Any, key: bytes, command: bytes
+    ) -> None:
+        super().__init__(plain, connection, message, key)
+        self._command = command
+
+    def ask(self) -> Awaitable[Any]:
+        return self._plain.service.propose(self._command, self._plain.timeout_ms)
+
+    def made(self, result: Any) -> Answer:
+        return self._plain.kv.written(self._key, result)
