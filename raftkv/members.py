@@ -121,6 +121,8 @@ class MemberWishes:
 
     def caught_up(self, last_applied: Index) -> list[Answer]:
         """All up to ``last_applied`` is applied here. Returns the answers that are due by now."""
+        if not (self._wishes or self._answers):
+            return []
         for wish in list(self._wishes):
             if wish.done_at is not None and wish.done_at <= last_applied:
                 self._end(wish, wish.done_at)

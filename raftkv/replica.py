@@ -221,7 +221,8 @@ class Replica:
         if routed != self._routed:
             self._routed = routed
             self._hand_over()
-        self._hand_on()
+        if self._pending:
+            self._hand_on()
         for reading in (self._reading, self._leased):
             self._resend_due_ms = min(self._resend_due_ms, reading.ask(self._now_ms))
         self._answers += self._handovers.pump(self._now_ms) + self._members.pump(self._now_ms)

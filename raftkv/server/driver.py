@@ -174,7 +174,10 @@ class Driver:
     def _on_timer(self) -> None:
         self._observer.woke(late_ms=(self._loop.time() - self._timer_due_s) * 1000)
         self._timer, self._timer_due_s = None, float("inf")
-        self._wake()
+        if self._replica.due_ms > self._now_ms():  # put off since
+            self._set_timer()
+        else:
+            self._wake()
 
     # -- the turn ------------------------------------------------------------------------------------------
 
@@ -226,8 +229,8 @@ class Driver:
                 self._transport.send(ready.promises)
 
     def _set_timer(self) -> None:
-        """Wake when the replica is due. A timer that is due earlier stays: waking early costs less than
-        resetting.
+        """Wake when the replica is due. A timer that is due earlier stays: looking early costs less than
+        resetting, with every turn.
         """
         due_s = self._replica.due_ms / 1000
         if self._timer_due_s <= due_s:
