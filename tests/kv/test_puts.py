@@ -62,7 +62,8 @@ def test_together_or_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> N
             together.seq += 1
             data = together.machine.seal(BatchId("n1", 1, together.seq, together.seq), commands)
             applied = together.machine.apply(0, data)
-            assert applied is not None and applied.results is not None
+            assert applied is not None
+            assert applied.results is not None
             found = list(applied.results)
         assert found == [alone.do(command) for command in commands]
         assert state_of(together.machine) == state_of(alone.machine)
