@@ -143,8 +143,8 @@ class Config:
     """The size at which the log begins a new file, in bytes; at least 4096."""
 
     snapshot_bytes: int = 64 << 20
-    """A snapshot is taken when so many bytes of entries were applied since the last one, or as many as that one
-    took, up to four times this.
+    """A snapshot is taken when so many bytes of entries were applied since the last one, or as many as that
+    one took, up to four times this.
     """
 
     history_changes: int = 50_000

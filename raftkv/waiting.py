@@ -22,7 +22,7 @@ class ReplicaLimits:
     max_batch_commands: int = 1_000
     max_batch_bytes: int = 256 << 10  # of commands; one larger command still goes alone
     # handed on and not yet applied; what comes meanwhile makes the next batch larger
-    max_inflight_batches: int = 4
+    max_inflight_batches: int = 16
     # as long as so many are, only a batch that has no room for more is handed on
     max_inflight_unfilled: int = 2
     max_batch_span: int = (

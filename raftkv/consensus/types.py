@@ -261,7 +261,7 @@ class Limits:
         64 << 20
     )  # entry data not yet committed, or not on its own disk, that a leader takes
     max_waiting_reads: int = 100_000  # read requests waiting for a confirmation round
-    max_apply_bytes: int = 256 << 10  # entry data handed out to be applied in one turn
+    max_apply_bytes: int = 512 << 10  # entry data handed out to be applied in one turn
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -162,7 +162,7 @@ class _Coming:
     async def chunk(self, chunk: bytes) -> None:
         self._check()
         try:
-            await self._file.append(chunk)
+            await self._file.append([chunk])
         except StartError as error:
             raise _disk_refuses(error) from error
         try:

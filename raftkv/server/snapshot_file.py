@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from raftkv.consensus.types import SnapshotMeta
 from raftkv.server.worker import Worker
 from raftkv.storage.snapshot import SnapshotWriter
@@ -18,8 +20,13 @@ class SnapshotFile:
         self._extra = extra
         self._writer: SnapshotWriter | None = None  # the thread's
 
-    async def append(self, chunk: bytes) -> None:
-        await self._worker.do(lambda: self._begun().append(chunk))
+    async def append(self, chunks: Sequence[bytes]) -> None:
+        def append() -> None:
+            writer = self._begun()
+            for chunk in chunks:
+                writer.append(chunk)
+
+        await self._worker.do(append)
 
     async def finish(self) -> int:
         """Make it durable under its name; its size in bytes."""

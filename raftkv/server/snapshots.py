@@ -42,6 +42,9 @@ KEPT = 2
 ENTRY_BYTES = 64  # what an entry costs beside its data, on the disk
 
 _SHARE = 0.2  # of the loop's time
+_LUMP_BYTES = 512 << 10  # of chunks, handed to the thread at once: waking it costs more than one of them
+    512 << 10
+)  # of chunks, handed to the thread at once: to wake it and the loop costs more than one
 _COMPACTED_ENTRIES = 4_000  # at once; a millisecond or two
 # Between two snapshots the log grows by as much as the last one took, from one bound to so many: else a large
 # machine's would be written many times for each byte that clients write.
@@ -217,13 +220,19 @@ class Snapshots:
         return Taken(meta, size_bytes)
 
     async def _write(self, export: Exporting, file: SnapshotFile, pace: Pace) -> None:
+        lump: list[bytes] = []
+        lump_bytes = 0
         while True:
             with pace.work():
                 chunk = next(export, None)
+            if chunk:
+                lump.append(chunk)
+                lump_bytes += len(chunk)
+            if lump and (chunk is None or lump_bytes >= _LUMP_BYTES):
+                await file.append(lump)
+                lump, lump_bytes = [], 0
             if chunk is None:
                 return
-            if chunk:
-                await file.append(chunk)
             await pace.rest()
 
     # -- what may go ---------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ async def test_a_large_machine_is_not_written_over_and_over(tmp_path: Path, keys
     files = Reluctant()
     async with lone(tmp_path, files, snapshot_bytes=10_000) as node:
         await node.fill(1, keys, value_bytes=1_000)
+        await until(lambda: not node.snapshots.status()["taking"])
         taken = await node.snapshots.take()
         assert keys * 1_000 < taken.size_bytes
         begun = files.begun.copy()
