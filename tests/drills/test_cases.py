@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from itertools import groupby
 
 import pytest
 from cases import GOALS, Case, Figures, Run, all_cases
@@ -47,10 +48,10 @@ def test_only_goals_measures_each_once_and_nothing_else() -> None:
 
 def test_a_stage_and_a_size_come_once() -> None:
     """So that clusters are started, and stores filled, once."""
-    places = [(case.stage, case.value_bytes) for case in chosen(options())]
-    runs = [place for place, before in zip(places, [None, *places], strict=False) if place != before]
-    assert len(runs) == len(set(runs))
-    assert {stage for stage, _ in runs} == set(STAGES)
+    cases = chosen(options())
+    assert [stage for stage, _ in groupby(cases, lambda case: case.stage)] == list(STAGES)
+    places = [place for place, _ in groupby(cases, lambda case: (case.stage, case.value_bytes))]
+    assert len(places) == len(set(places))
 
 
 def test_a_pattern_chooses_and_one_that_finds_nothing_says_what_there_is() -> None:

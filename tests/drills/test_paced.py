@@ -11,6 +11,7 @@ import pytest
 from harness import DrillError
 from paced import Connection, Load, paced, percentile
 
+DEADLINE_S = 30.0
 REQUEST = b"PUT /v1/kv/key HTTP/1.1\r\nContent-Length: 1\r\n\r\nx"
 CREATED = b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}"
 REFUSED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
@@ -97,7 +98,7 @@ class Server:
 
     async def until_well_asked(self) -> None:
         """A hundred times."""
-        await self.well_asked.wait()
+        await asyncio.wait_for(self.well_asked.wait(), DEADLINE_S)
 
 
 class ServerEnd(asyncio.Protocol):
@@ -132,7 +133,7 @@ async def serving(answer: Callable[[int], bytes | None]) -> AsyncIterator[tuple[
     listening = await asyncio.get_running_loop().create_server(lambda: ServerEnd(server), "127.0.0.1", 0)
     async with listening:
         yield server, f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        await asyncio.wait_for(server.left.wait(), 10)
+        await asyncio.wait_for(server.left.wait(), DEADLINE_S)
 
 
 async def test_it_lasts_as_long_as_what_it_goes_with() -> None:
