@@ -116,7 +116,7 @@ class _Exchange:
     def begin(self) -> None:
         try:
             asyncio.ensure_future(self.ask()).add_done_callback(self._done)
-        except RaftkvError as error:
+        except Exception as error:
             self._send(self._failed(error))
 
     def _done(self, ticket: asyncio.Future[Any]) -> None:

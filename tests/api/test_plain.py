@@ -308,16 +308,24 @@ def test_one_under_way_when_its_node_stops_is_the_last_on_its_connection(node: R
         drained.result(10.0)
 
 
-def test_a_service_that_takes_no_more_says_so(node: RestNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """... where it raises at once, too."""
-
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ShuttingDown("this node is stopping", retry_after_ms=1000), 503, "shutting_down"),
+        (RuntimeError("a mistake"), 500, "internal"),
+    ],
+    ids=str,
+)
+def test_a_service_that_refuses_at_once(
+    node: RestNode, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
+) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
-        raise ShuttingDown("this node is stopping", retry_after_ms=1000)
+        raise error
 
     monkeypatch.setattr(node.service, "barrier", refuse)
     with Connection(node) as client:
         reply = client.request("GET", "/v1/kv/a")
-        assert (reply.status, reply.json["code"]) == (503, "shutting_down")
+        assert (reply.status, reply.json["code"]) == (status, code)
         assert client.request("GET", "/livez").status == 200
 
 
