@@ -277,7 +277,7 @@ class Replica:
             self._pending
             and self._node.leader is not None
             and self._node.hands_over_to is None
-            and len(self._inflight) < self._max_inflight
+            and len(self._inflight) < limits.max_inflight(len(self._pending), self._pending_bytes)
         ):
             seq = self._next_seq
             low = min(self._inflight, default=seq)
@@ -292,16 +292,6 @@ class Replica:
                 seq, data, waiters, patience_ms=limits.resend_ms, made_ms=self._now_ms
             )
             self._propose(batch)
-
-    @property
-    def _max_inflight(self) -> int:
-        """How many batches may be under way for one more to follow. One that has room for more waits for
-        fewer, since what a batch costs (frames, an fsync, turns) it costs on every node.
-        """
-        limits = self._limits
-        if len(self._pending) >= limits.max_batch_commands or self._pending_bytes >= limits.max_batch_bytes:
-            return limits.max_inflight_batches
-        return min(limits.max_inflight_unfilled, limits.max_inflight_batches)
 
     def _propose(self, batch: Batch) -> None:
         # NB: not all nodes at the same moments: where there is room for one, the same would always be late.
