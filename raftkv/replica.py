@@ -277,7 +277,7 @@ class Replica:
             self._pending
             and self._node.leader is not None
             and self._node.hands_over_to is None
-            and len(self._inflight) < limits.max_under_way(len(self._pending), self._pending_bytes)
+            and len(self._inflight) < limits.max_inflight(len(self._pending), self._pending_bytes)
         ):
             seq = self._next_seq
             low = min(self._inflight, default=seq)

@@ -34,9 +34,9 @@ class ReplicaLimits:
     # what a leader hasn't answered by then, and up to half as long again, is handed to it again
     resend_ms: float = 300.0
 
-    def max_under_way(self, commands: int, size_bytes: int) -> int:
-        """How many batches may be under way for one more to follow, of what waits now. One that has room for
-        more waits for fewer, since what a batch costs (frames, an fsync, turns) it costs on every node.
+    def max_inflight(self, commands: int, size_bytes: int) -> int:
+        """How many batches may be under way for one of what waits to follow. One that has room for more waits
+        for fewer, since what a batch costs (frames, an fsync, turns) it costs on every node.
         """
         if commands >= self.max_batch_commands or size_bytes >= self.max_batch_bytes:
             return self.max_inflight_batches

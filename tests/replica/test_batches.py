@@ -1,4 +1,4 @@
-"""How what clients ask is gathered into batches."""
+"""What makes a batch, and when the next one leaves."""
 
 from __future__ import annotations
 

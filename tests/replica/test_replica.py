@@ -1,4 +1,4 @@
-"""Batches, barriers and deadlines: what a replica does with what its clients ask."""
+"""Writes, barriers and deadlines: what a replica does with what its clients ask."""
 
 from __future__ import annotations
 
