@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +127,7 @@ async def _running_etcd(root: Path, entry: Entry) -> AsyncIterator[Store]:
             process.stop()
 
 
-async def _etcd_leader(processes: list[NodeProcess]) -> NodeProcess:
+async def _etcd_leader(processes: Sequence[NodeProcess]) -> NodeProcess:
     deadline = asyncio.get_running_loop().time() + START_DEADLINE_S
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(2)) as session:
         while asyncio.get_running_loop().time() < deadline:
@@ -151,6 +151,15 @@ async def _etcd_call(
         if reply.status != 200:
             raise DrillError(f"etcd: {path}: {reply.status} {found}")
         return found
+
+
+async def leads(store: Store) -> bool:
+    """Whether the node that led at first still does."""
+    first = store.processes[0]
+    if store.kind == "etcd":
+        return await _etcd_leader(store.processes) is first
+    async with aiohttp.ClientSession() as session, session.get(f"{first.url}/v1/status") as reply:
+        return bool((await reply.json())["role"] == "leader")
 
 
 async def fill(store: Store, keys: int, value_bytes: int) -> None:
