@@ -51,6 +51,7 @@ class Store:
     nodes: tuple[str, ...]
     processes: tuple[NodeProcess, ...]
     growth: int
+    cluster: Cluster
 
     def addresses(self, target: str) -> tuple[str, ...]:
         """Whom a load through ``target`` talks to: leader, follower, or all."""
@@ -80,7 +81,13 @@ async def store_of(cluster: Cluster, entry: Entry) -> Store:
     processes = (leader, *cluster.others(leader))
     nodes = tuple(each.url.removeprefix("http://") for each in processes)
     version = status["version"] if status else "unknown"
-    return Store(entry.kind, version, nodes, processes, entry.growth)
+    return Store(entry.kind, version, nodes, processes, entry.growth, cluster)
+
+
+async def leads(store: Store) -> bool:
+    """Whether the node that led at first still does."""
+    status = await store.cluster.status(store.processes[0])
+    return status is not None and status["role"] == "leader"
 
 
 async def fill(store: Store, keys: int, value_bytes: int) -> None:

@@ -25,7 +25,7 @@ from cases import GOALS, PACED, Case, Figures, Run, all_cases
 from floors import Floors, fdatasync_ms, running_bare, websocket_ms
 from harness import DrillError, say
 from paced import paced
-from stores import STAGES, Store, fill, grpc_put, grpc_range, put_request, running, take_snapshot
+from stores import STAGES, Store, fill, grpc_put, grpc_range, leads, put_request, running, take_snapshot
 from versus_report import floors_text, goals, plot, table, tables, write_document
 
 SCRIPT = Path(__file__).with_name("store.lua")
@@ -125,6 +125,12 @@ class Match:
                 await fill(store, self._keys(store.growth, value_bytes), value_bytes)
             self._filled_bytes = value_bytes
 
+    async def look_at_leaders(self) -> None:
+        """On a starved machine a leader may lose its place, and "leader" then means a follower."""
+        for name, store in self._stores.items():
+            if not await leads(store):
+                say(f"NB: {name} has another leader than at first; what is measured at it is a follower's")
+
 
 async def measured_floors(bare: int, directory: Path, seconds: int) -> Floors:
     """The round trip of one HTTP connection is the bare handler's p50."""
@@ -163,6 +169,7 @@ async def play(options: argparse.Namespace) -> int:
                     for case in staged:
                         await match.fill(case.value_bytes)
                         await _turns(match, case, runs, options.repetitions)
+                        await match.look_at_leaders()
                         say("  ".join(table(Figures(runs, floors[0]), [case]).splitlines()[2:]))
             floors.append(await measured_floors(bare, root, options.seconds))
     finally:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
+from harness import Cluster
 from stores import Store, put_request
 
 RAFTKV = (
@@ -17,5 +20,5 @@ ETCD = (
 
 @pytest.mark.parametrize(("kind", "request_bytes"), [("raftkv", RAFTKV), ("etcd", ETCD)])
 def test_a_whole_request(kind: str, request_bytes: bytes) -> None:
-    store = Store(kind, "1", ("127.0.0.1:8001", "127.0.0.1:8002"), (), 1)
+    store = Store(kind, "1", ("127.0.0.1:8001", "127.0.0.1:8002"), (), 1, cast("Cluster", None))
     assert put_request(store, 7, b"xx") == request_bytes
