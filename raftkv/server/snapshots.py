@@ -42,9 +42,7 @@ KEPT = 2
 ENTRY_BYTES = 64  # what an entry costs beside its data, on the disk
 
 _SHARE = 0.2  # of the loop's time
-_LUMP_BYTES = (
-    512 << 10
-)  # of chunks, handed to the thread at once: to wake it and the loop costs more than one
+_LUMP_BYTES = 512 << 10  # of chunks, handed to the thread at once: waking it costs more than one of them
 _COMPACTED_ENTRIES = 4_000  # at once; a millisecond or two
 # Between two snapshots the log grows by as much as the last one took, from one bound to so many: else a large
 # machine's would be written many times for each byte that clients write.
