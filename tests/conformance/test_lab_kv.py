@@ -125,7 +125,7 @@ def test_generic(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert report.size == scenario.servers
         probes.update(report.probes)
         outcomes.update(report.outcomes)
-    assert outcomes["ok"] > 60, outcomes
+    assert outcomes["ok"] > 20 * SEEDS, outcomes  # else it would show nothing
     assert bool(probes["fault storm"]) is scenario.crashes
     assert bool(probes["fault split"]) is scenario.partitions
     assert bool(probes["frame lost"]) is scenario.unreliable
