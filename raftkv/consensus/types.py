@@ -192,8 +192,8 @@ class Write:
     """What one turn must make durable, in this order: ``hard_state`` (if it changed), ``boundary`` (if a
     snapshot was installed), then ``entries``.
 
-    With ``boundary`` the log begins after that entry: those up to it are gone, and those after it too, unless
-    the entry at ``boundary.index`` was there with that term. NB: the snapshot must be durable before.
+    With ``boundary`` the log begins anew after that entry, unless it holds that entry with that term: then it
+    stays as it is, and nothing up to there is replaced any more. NB: the snapshot must be durable before.
 
     ``entries`` are consecutive; where the first one's index is not beyond the last durable entry, everything
     from that index on is replaced (a conflicting suffix was cut, section 5.3).

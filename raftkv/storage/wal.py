@@ -17,7 +17,7 @@ It knows nothing of threads or clocks: ``disk.Disk`` calls it from its thread, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -168,8 +168,7 @@ class Wal:
             if self._size_bytes >= self._segment_bytes:
                 self.close()
                 self._begin_segment()
-            self._check(writes)
-            batch = self._encode(writes)
+            batch = self._encode(self._checked(writes))
         except BaseException:
             self.close()
             raise
@@ -228,16 +227,25 @@ class Wal:
             raise StartError(f"{self._path}: the log is closed, or failed before", EXIT_INVARIANT)
         return self._file
 
-    def _check(self, writes: Sequence[Write]) -> None:
-        """Every entry must follow, or replace, one that is there and isn't final."""
+    def _checked(self, writes: Sequence[Write]) -> list[Write]:
+        """What is to be written of them. Every entry must follow or replace one that is there and not final.
+
+        A boundary at an entry that is there takes nothing away, and isn't written: once the segment with that
+        entry is gone, recovery couldn't tell it from one that begins the log anew.
+        """
+        checked: list[Write] = []
         for write in writes:
             track = self._track(write.group)
-            boundary = write.boundary
-            if boundary is not None and not track.begin_after(boundary):
-                raise self._broken(f"a boundary at {boundary.index}@{boundary.term}", write.group)
+            boundary, was_there = write.boundary, False
+            if boundary is not None:
+                was_there = track.term_at(boundary.index) == boundary.term
+                if not track.begin_after(boundary):
+                    raise self._broken(f"a boundary at {boundary.index}@{boundary.term}", write.group)
             for entry in write.entries:
                 if not track.put(entry):
                     raise self._broken(f"entry {entry.index}", write.group)
+            checked.append(replace(write, boundary=None) if was_there else write)
+        return checked
 
     def _track(self, group: GroupId) -> Track:
         track = self._tracks.get(group)

@@ -61,9 +61,8 @@ def apply(groups: Groups, writes: Sequence[Write]) -> dict[GroupId, GroupState]:
         hard_state, boundary, entries = result.get(one.group, GroupState())
         if one.boundary is not None:
             ends = [boundary, *(SnapshotMeta(e.index, e.term, e.time_ms) for e in entries)]
-            was_there = any((e.index, e.term) == (one.boundary.index, one.boundary.term) for e in ends)
-            boundary = one.boundary
-            entries = tuple(e for e in entries if was_there and e.index > boundary.index)
+            if all((e.index, e.term) != (one.boundary.index, one.boundary.term) for e in ends):
+                boundary, entries = one.boundary, ()
         for new in one.entries:
             entries = (*(old for old in entries if old.index < new.index), new)
         result[one.group] = GroupState(one.hard_state or hard_state, boundary, entries)

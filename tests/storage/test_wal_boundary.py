@@ -11,6 +11,7 @@ from raftkv.errors import StartError
 from raftkv.sim.files import PowerCut, SimFiles, Tear
 from raftkv.storage.inspect import dump
 from raftkv.storage.record import Commit, RecordType, encode_commit
+from raftkv.storage.recovery import GroupReplay
 from raftkv.storage.scan import SegmentScan
 from raftkv.storage.segment import HEADER_BYTES, decode_header, segment_paths
 from raftkv.storage.wal import Recovered, Wal
@@ -35,6 +36,13 @@ def log(last: int, *, files: SimFiles | None = None) -> tuple[SimFiles, Wal]:
 def reopened(files: SimFiles) -> Recovered:
     files.crash(Tear.LOST)
     return open_wal(files, segment_bytes=ONE_EACH)[1]
+
+
+def lose(files: SimFiles, count: int) -> None:
+    """The first ``count`` segments, as when the power goes while more are removed."""
+    for path in segment_paths(DIRECTORY, files.names(DIRECTORY))[:count]:
+        files.unlink(path)
+    files.sync_directory(DIRECTORY)
 
 
 def state(recovered: Recovered) -> tuple[SnapshotMeta, list[int]]:
@@ -151,8 +159,6 @@ def test_a_disk_that_fails_while_segments_go_stops_the_log(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("boundary", "expected"),
     [
-        (position(2), [3, 4]),  # there with that term: what follows stays
-        (position(4), []),
         (position(2, 9), []),  # another entry was there
         (position(9), []),
     ],
@@ -173,6 +179,38 @@ def test_a_boundary(boundary: SnapshotMeta, expected: list[int]) -> None:
         assert state(reopened(files)) == (boundary, expected)
         wal, _ = open_wal(files, segment_bytes=ONE_EACH)
         wal.commit([write(term=9)])
+
+
+@pytest.mark.parametrize("gone", range(4))
+@pytest.mark.parametrize("index", [1, 3])
+def test_a_boundary_at_an_entry_that_is_there_leaves_the_log_as_it_is(index: int, gone: int) -> None:
+    """... also once that entry's segment is gone, and the first one left was begun beyond the boundary."""
+    files, wal = log(3)
+    wal.commit([write(term=9, boundary=position(index))])
+    wal.commit([write(entry(4))])
+    lose(files, gone)
+    assert state(reopened(files)) == (position(gone) if gone else NO_SNAPSHOT, [1, 2, 3, 4][gone:])
+    files, wal = log(3)
+    wal.commit([write(boundary=position(index))])
+    with pytest.raises(StartError, match=f"entry {index} of group 0"):
+        wal.commit([write(entry(index, term=9))])
+
+
+def test_a_boundary_of_an_earlier_version_at_an_entry_that_is_there_keeps_what_follows() -> None:
+    replay = GroupReplay(entries=[entry(index) for index in range(1, 5)])
+    assert replay.begin_after(position(2))
+    assert (replay.boundary, replay.entries) == (position(2), [entry(3), entry(4)])
+
+
+@pytest.mark.parametrize("gone", range(7))
+def test_a_boundary_below_where_the_log_stood_when_its_segment_was_begun(gone: int) -> None:
+    """It takes all away, also as the first segment left; the next one was begun right after it."""
+    files, wal = log(5)
+    wal.commit([write(boundary=position(3, 2))])
+    wal.commit([write(*(entry(index, term=2) for index in range(4, 7)))])
+    assert segments(files) == [1, 2, 3, 4, 5, 6, 7]
+    lose(files, gone)
+    assert state(reopened(files)) == (position(3, 2), [4, 5, 6])
 
 
 def test_order_within_a_write() -> None:
