@@ -13,6 +13,7 @@ import asyncio
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -117,8 +118,15 @@ async def profile(store: Store, operation: str, seconds: int, directory: Path) -
     )
 
 
+def py_spy() -> str:
+    found = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        raise DrillError("py-spy is not here: .venv/bin/pip install py-spy")
+    return found
+
+
 async def sample(node: NodeProcess, seconds: int, path: Path) -> str:
-    command = ["py-spy", "record", "--native", "-f", "raw", "-r", str(RATE_HZ), "-d", str(seconds)]
+    command = [py_spy(), "record", "--native", "-f", "raw", "-r", str(RATE_HZ), "-d", str(seconds)]
     process = await asyncio.create_subprocess_exec(
         *command,
         *("-o", str(path), "--pid", str(node.pid)),
@@ -147,8 +155,7 @@ def table(profiles: Mapping[str, Profile]) -> str:
 
 
 async def play(options: argparse.Namespace) -> int:
-    if shutil.which("py-spy") is None:
-        raise DrillError("py-spy is not here: pip install py-spy, and have its command on the PATH")
+    py_spy()
     async with running_cluster(options.directory) as cluster:
         store = await store_of(cluster, Entry("raftkv"))
         await fill(store, KEYS, VALUE_BYTES)
