@@ -150,36 +150,36 @@ def test_a_torn_tail_is_no_damage(directory: Path) -> None:
 
 @pytest.fixture
 def shortened(directory: Path) -> Path:
-    """... with snapshots up to 1 and 2, and a log that begins after 2."""
+    """... with snapshots up to 2 and, installed, 5, and a log that begins after 5."""
     opened = open_storage(OsFiles(), directory, "0123456789abcdef", NodeId("n1"), segment_bytes=4096)
-    for index in (1, 2):
+    for index in (2, 5):
         writer = opened.snapshots.begin(SnapshotMeta(Index(index), Term(2), index * 10), b"")
         writer.append(b"machine")
         writer.finish()
-    boundary = SnapshotMeta(Index(2), Term(2), 20)
-    opened.wal.commit([Write(GroupId(0), None, (), boundary)])
+    boundary = SnapshotMeta(Index(5), Term(2), 50)
+    opened.wal.commit([Write(GroupId(0), None, (entry(6, b""),), boundary)])
     opened.wal.close()
     return directory
 
 
 def test_dump_of_a_boundary(shortened: Path) -> None:
-    assert "BOUNDARY   index=2 term=2 time_ms=20\n" in run("dump", shortened).stdout
+    assert "BOUNDARY   index=5 term=2 time_ms=50\n" in run("dump", shortened).stdout
     records = [json.loads(line) for line in run("dump", shortened, "--output", "json").stdout.splitlines()]
     (boundary,) = [record for record in records if record["type"] == "BOUNDARY"]
-    assert (boundary["index"], boundary["term"], boundary["time_ms"]) == (2, 2, 20)
+    assert (boundary["index"], boundary["term"], boundary["time_ms"]) == (5, 2, 50)
 
 
 def test_verify_shows_the_snapshots_and_where_the_log_begins(shortened: Path) -> None:
     result = run("verify", shortened)
     assert result.exit_code == 0
-    assert "group 0: 1 entries, 3 to 3, the last of term 2, after 2 of term 2; in term 2" in result.stdout
-    assert "snapshot up to 2 of term 2: 1 chunks, 571 bytes; a start restores it\n" in result.stdout
-    assert "snapshot up to 1 of term 2: 1 chunks, 571 bytes\n" in result.stdout
+    assert "group 0: 1 entries, 6 to 6, the last of term 2, after 5 of term 2; in term 2" in result.stdout
+    assert "snapshot up to 5 of term 2: 1 chunks, 571 bytes; a start restores it\n" in result.stdout
+    assert "snapshot up to 2 of term 2: 1 chunks, 571 bytes\n" in result.stdout
     report = json.loads(run("verify", shortened, "--output", "json").stdout)
     assert [(one["index"], one["used"], one["damage"]) for one in report["snapshots"]] == [
-        (2, True, None), (1, False, None),
+        (5, True, None), (2, False, None),
     ]  # fmt: skip
-    assert report["groups"][0]["begins_after_index"] == 2
+    assert report["groups"][0]["begins_after_index"] == 5
 
 
 def test_verify_names_a_damaged_snapshot(shortened: Path) -> None:
