@@ -5,18 +5,21 @@ at KEY. Everything else in it is the real node.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from raftkv.cli import main
-from raftkv.kv.store import Store
+from raftkv.kv.store import Put, Store
 
 
 def corrupt(poisoned: bytes) -> None:
-    original = Store.put
+    original = Store.put_all
 
-    def put(self: Store, key: bytes, value: bytes, content_type: str | None) -> int:
-        return original(self, key, value[::-1] if key == poisoned else value, content_type)
+    def put_all(self: Store, puts: Iterable[Put]) -> list[int]:
+        return original(
+            self, [(key, value[::-1] if key == poisoned else value, kind) for key, value, kind in puts]
+        )
 
-    Store.put = put  # type: ignore[method-assign]
+    Store.put_all = put_all  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

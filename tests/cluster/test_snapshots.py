@@ -22,7 +22,7 @@ GROWS = "; the log grows on until the next is tried"
 
 
 async def test_kill_9_of_all_under_load_with_snapshots_all_the_time(tmp_path: Path) -> None:
-    async with running(tmp_path, options=OFTEN) as cluster:
+    async with running(tmp_path, options=(*OFTEN, "--snapshot-bytes", "25000")) as cluster:
         book = Book()
         for number in range(3):
             async with Load(cluster.nodes, f"load/{number}/", book=book, writers=12) as load:
