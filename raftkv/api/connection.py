@@ -25,7 +25,7 @@ logger = structlog.get_logger(__name__)
 
 MAX_HEADER_BYTES = 16_384
 MAX_LINE_BYTES = 32_768  # a key of 4 KiB may take 12 KiB percent-encoded
-KEEPALIVE_S = 75.0  # longer than a plain request may wait inside
+KEEPALIVE_S = 75.0
 
 
 class Taker(Protocol):
@@ -88,11 +88,11 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
+        self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
         answer.send(transport)
         if not answer.keep_alive:
             transport.close()  # when all is sent
             return
-        self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
         if self._early:
             early, self._early = self._early, b""
             self._resume_transport_reading()
@@ -104,6 +104,11 @@ class Connection(web.RequestHandler):
         # A body's reader calls this with every piece. Where nothing is paused, there is nothing to do.
         if self._reading_paused:
             super().resume_reading(resume_parser)
+
+    def _process_keepalive(self) -> None:
+        if self._is_busy:  # aiohttp takes it for idle
+            self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
+        super()._process_keepalive()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)

@@ -339,3 +339,21 @@ def test_a_connection_in_use_is_not_idle(node: RestNode, taken: list[bool]) -> N
         assert client.request("GET", "/v1/kv/a").status == 404
         assert served._next_keepalive_close_time > 0.0
     assert taken == [True, True]
+
+
+def test_nor_is_one_whose_request_waits(node: RestNode, held: Held, taken: list[bool]) -> None:
+    """It was quiet for long, and asks right before it would be closed."""
+    with Connection(node) as client:
+        client.send(request_bytes("GET", "/v1/kv/text"))
+        held.wait_for(1)
+        assert node._server is not None
+        (served,) = node._server.connections
+
+        async def come_due() -> None:
+            served._next_keepalive_close_time = 0.0
+            served._process_keepalive()
+
+        node.run(come_due())
+        held.let_go(0)
+        assert client.reply().body == b"hello\r\n"
+    assert taken == [True]
