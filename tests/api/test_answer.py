@@ -8,7 +8,9 @@ import re
 import pytest
 from aiohttp import web
 
-from raftkv.api.answer import Answer
+from raftkv.api.answer import Answer, lines_of
+from raftkv.api.consistency import Freshness, common_headers, common_lines, type_line
+from tests.api.node import FakeService
 
 _DATE = re.compile(rb"Date: (Mon|Tue|Wed|Thu|Fri|Sat|Sun), [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT\r\n")
 _HEADERS = {"Content-Type": "text/plain", "ETag": '"7"'}
@@ -91,3 +93,16 @@ async def test_a_content_type_that_is_not_ascii() -> None:
 def test_a_header_that_would_end_its_line_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="line break"):
         Answer({"Content-Type": value})
+
+
+@pytest.mark.parametrize("freshness", [Freshness("lease", None), Freshness("stale", 12.4)])
+@pytest.mark.parametrize("leads", [True, False])
+async def test_the_hot_path_s_lines_are_the_headers_that_all_others_have(
+    freshness: Freshness, leads: bool
+) -> None:
+    service = FakeService()
+    if not leads:
+        service.leader = None
+    headers = common_headers(service, 5, "text/plain")
+    freshness.note(headers)
+    assert lines_of(headers) == type_line("text/plain") + common_lines(service, 5) + freshness.lines()
